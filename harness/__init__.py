@@ -1,0 +1,1 @@
+"""Evaluation harness for retrieval-augmented question answering; from Python use `harness.api`."""

@@ -52,8 +52,12 @@ class Task(Protocol):
     max_new_tokens: int
     licence: str
     citation: str
+    version: str
+    """Of the parser or generator; data prepared by another version is prepared again."""
+    offline: bool
+    """Whether `load` needs neither source nor network, so that `run` may prepare the task."""
     generated: bool
-    """True for mini tasks: `run` may make the data itself, and every table says so."""
+    """True for mini tasks; every table says so."""
 
     def load(self, source: Path | None, split: str, limit: int | None) -> Loaded:
         """Parse ``source`` (a file or a folder), or the pinned hub revision when it is None.
@@ -62,7 +66,9 @@ class Task(Protocol):
         """
         ...
 
-    def score(self, answer: Answer, support: Sequence[tuple[str, int]] | None, gold: Gold) -> dict[str, float]:
+    def score(
+        self, answer: Answer, support: Sequence[tuple[str, int]] | None, gold: Gold
+    ) -> dict[str, float]:
         """Answer metrics of one question in 0..1, as the official script computes them.
 
         support: the answer's evidence as (title, sentence), or None if the system gave none.
@@ -97,6 +103,10 @@ class System:
     def solve(self, queries: Sequence[Query], k: int) -> Sequence[Reply]:
         """Hits and answer at once, for systems that cannot be cut in two."""
         raise NotImplementedError
+
+    def files(self) -> Sequence[Path]:
+        """Files and folders that the results depend on (checkpoints, runs from outside)."""
+        return ()
 
     def external(self) -> dict[str, Reply]:
         """Results computed elsewhere, by native query id, with native document ids inside.

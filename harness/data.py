@@ -8,7 +8,7 @@ neither tells a system which task, split or native row it comes from.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -28,6 +28,30 @@ class HarnessError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".strip()
+
+    @property
+    def sentences(self) -> list[str]:
+        """What to tell the user, a line each."""
+        return [str(self)]
+
+
+class Mistakes(HarnessError):
+    """Several mistakes of one command, told together."""
+
+    def __init__(self, mistakes: Sequence[HarnessError]) -> None:
+        self.mistakes = tuple(mistakes)
+        super().__init__(" ".join(map(str, mistakes)))
+
+    @property
+    def sentences(self) -> list[str]:
+        """What to tell the user, a line each."""
+        return list(dict.fromkeys(line for each in self.mistakes for line in each.sentences))
+
+
+def raise_together(mistakes: Sequence[HarnessError]) -> None:
+    """Raise the mistakes, if there are any, as one error."""
+    if mistakes:
+        raise mistakes[0] if len(mistakes) == 1 else Mistakes(mistakes)
 
 
 # --- what a system sees ---------------------------------------------------------------
@@ -142,7 +166,7 @@ class Questions:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One question's outcome in one pipeline; see `Reply`. ``error`` is empty when all went well."""
+    """One question's outcome in one pipeline; see `Reply`. ``error`` is empty if all went well."""
 
     id: str
     hits: tuple[Hit, ...] = ()

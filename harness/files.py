@@ -59,14 +59,18 @@ def decode(place: str, text: str) -> Any:
         ) from None
 
 
+def json_value(path: Path) -> Any:
+    """The one value of a .json file, gzip or not."""
+    return decode(str(path), "\n".join(line for _, line in lines(path)))
+
+
 def json_rows(path: Path) -> Numbered:
-    """Rows of a .json file (a list, or an object with one list in it) or a .jsonl file, gzip or not."""
-    name = path.name.removesuffix(".gz")
-    if name.endswith(".jsonl"):
+    """Rows of a .jsonl file, or of a .json file with one list in it; gzip or not."""
+    if path.name.removesuffix(".gz").endswith(".jsonl"):
         for place, line in lines(path):
             yield place, decode(place, line)
         return
-    whole = decode(str(path), "\n".join(line for _, line in lines(path)))
+    whole = json_value(path)
     if isinstance(whole, dict):
         lists = [value for value in whole.values() if isinstance(value, list)]
         whole = lists[0] if len(lists) == 1 else whole

@@ -1,0 +1,74 @@
+"""The harness from Python: prepare, run, score, report.
+
+from harness import api
+folder = api.run(tasks=["mini-hotpotqa"], systems=["random", "bm25"])
+api.score(folder)
+print(api.report(folder))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.data import HarnessError
+from harness.prepare import DATA, prepare
+from harness.registry import register
+from harness.report.tables import Record, records, report, tables
+from harness.run import runner
+from harness.run.plan import Plan, make_plan
+from harness.run.progress import Progress, silent
+from harness.score.scoring import score
+
+__all__ = [
+    "HarnessError",
+    "Plan",
+    "Record",
+    "make_plan",
+    "prepare",
+    "records",
+    "register",
+    "report",
+    "run",
+    "score",
+    "tables",
+]
+
+
+def run(
+    tasks: Sequence[str],
+    systems: Sequence[str],
+    *,
+    split: str | None = None,
+    setting: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    out: Path | str | None = None,
+    data: Path | str = DATA,
+    overrides: Sequence[str] = (),
+    device: str = "cpu",
+    dtype: str = "float32",
+    batch_size: int = 32,
+    progress: Progress = silent,
+) -> Path:
+    """Run every pipeline on every task; returns the run's folder.
+
+    tasks, systems: spellings, as on the command line
+    limit:          questions a task, drawn with the seed; None for all
+    overrides:      ``stage.option=value``, set wherever the stage occurs
+    Raises `HarnessError`, before anything starts, with all mistakes at once.
+    """
+    plan = make_plan(
+        tasks,
+        systems,
+        split=split,
+        setting=setting,
+        overrides=overrides,
+        data=Path(data),
+        limit=limit,
+        seed=seed,
+        device=device,
+        dtype=dtype,
+        batch_size=batch_size,
+    )
+    return runner.run(plan, Path(out) if out else None, Path(data), progress)

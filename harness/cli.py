@@ -1,0 +1,252 @@
+"""The command line: ``python -m harness …``.
+
+Exit codes: 0 fine · 2 usage, or nothing could be done · 3 finished with errored questions ·
+130 interrupted. A user's mistake is one sentence, never a traceback.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import typer
+
+from harness.data import HarnessError, raise_together
+
+TASKS = ("mini-hotpotqa", "mini-musique", "mini-2wikimultihopqa", "mini-triviaqa", "mini-msmarco")
+SYSTEMS = ("random", "bm25", "bm25:k1=0.9,b=0.4")
+MANY = ("--task", "--system", "--metric", "--set")
+"""Options that take all the words up to the next option."""
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Evaluate retrieval-augmented question answering: official scores, honest tables.",
+)
+Data = Annotated[Path, typer.Option(help="Where prepared data and indexes are kept.")]
+DATA = Path(os.environ.get("HARNESS_DATA", "data"))
+Runs = Annotated[list[Path], typer.Argument(help="Folders that run printed.")]
+Metrics = Annotated[
+    list[str], typer.Option("--metric", help="Further ranking metrics, such as P@1 or nDCG@5.")
+]
+LENIENT = {"ignore_unknown_options": True, "allow_extra_args": True}
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(help="tasks or systems; both if left out.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Show the tasks and systems that can be named, with their options."""
+    from harness.listing import listing, text
+
+    if what not in ("", "tasks", "systems"):
+        raise HarnessError(f"there is no list of {what!r}.", "Say tasks or systems.")
+    found = listing(["tasks", "systems"] if not what else [what])
+    typer.echo(json.dumps(found, indent=1) if as_json else text(found))
+
+
+@app.command()
+def doctor(data: Data = DATA) -> None:
+    """Say what can be used on this machine, and why the rest cannot."""
+    from harness.listing import diagnosis
+
+    typer.echo(diagnosis(data))
+
+
+@app.command()
+def prepare(
+    task: Annotated[str, typer.Argument(help="A task as list tasks spells it.")],
+    source: Annotated[
+        Path | None, typer.Option("--from", help="A file or folder; left out: the hub, pinned.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="The split; the task's first if left out.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only this many rows.")] = None,
+    data: Data = DATA,
+) -> None:
+    """Make a task's data ready. The only command that uses the network, and only without --from."""
+    from harness.prepare import prepare, read_about
+
+    folder = prepare(task, source, split, limit, data)
+    about = read_about(folder)
+    typer.echo(f"{about['task']} ({about['split']}): {about['questions']} questions,", nl=False)
+    typer.echo(f" {about['documents']} documents, licence {about['licence']}")
+    for reason, count in about["notes"].items():
+        typer.echo(f"  {count} {reason}")
+    typer.echo(folder)
+
+
+@app.command(context_settings=LENIENT)
+def run(
+    context: typer.Context,
+    task: Annotated[list[str], typer.Option(help="Tasks, one or more.")] = list(TASKS),  # noqa: B006
+    system: Annotated[list[str], typer.Option(help="Pipelines, one or more.")] = list(SYSTEMS),  # noqa: B006
+    split: Annotated[
+        str | None, typer.Option(help="The split; each task's first if left out.")
+    ] = None,
+    setting: Annotated[
+        str | None, typer.Option(help="pool (each question's candidates) or corpus.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Questions a task, drawn by --seed.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the sample, of random and of decoding.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder; else under results/runs.")
+    ] = None,
+    overrides: Annotated[
+        list[str], typer.Option("--set", help="stage.option=value, wherever the stage occurs.")
+    ] = [],  # noqa: B006
+    metric: Metrics = [],  # noqa: B006
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    batch_size: Annotated[int, typer.Option(min=1, help="Questions a batch.")] = 32,
+    data: Data = DATA,
+) -> None:
+    """Run pipelines on tasks, score them and show the tables; its folder is the last line.
+
+    The same command again finishes what is missing or errored. Without options: five mini
+    tasks, offline.
+    """
+    from harness.run import runner
+    from harness.run.plan import make_plan
+    from harness.run.progress import told
+
+    mistakes = _extra(context)
+    try:
+        plan = make_plan(
+            task,
+            system,
+            split=split,
+            setting=setting,
+            overrides=overrides,
+            metrics=metric,
+            data=data,
+            limit=limit,
+            seed=seed,
+            device=device,
+            dtype=dtype,
+            batch_size=batch_size,
+        )
+    except HarnessError as error:
+        mistakes.append(error)
+    raise_together(mistakes)
+    typer.echo(plan)
+    folder = runner.run(plan, out, data, told)
+    _show(folder, metric)
+    errors = runner.errored(folder)
+    for pipeline, what in errors.items():
+        typer.echo(f"{pipeline}: {what}", err=True)
+    typer.echo(folder)
+    if errors:
+        raise typer.Exit(3)
+
+
+def _extra(context: typer.Context) -> list[HarnessError]:
+    """Words that no option took."""
+    known = [name for parameter in context.command.params for name in parameter.opts]
+    return [_unknown_option(word, known) for word in context.args]
+
+
+def _unknown_option(word: str, known: Sequence[str]) -> HarnessError:
+    from difflib import get_close_matches
+
+    name = word.partition("=")[0]
+    close = get_close_matches(name, known, n=1)
+    guess = f"Did you mean {close[0]}? " if close else ""
+    return HarnessError(f"run takes no {name!r}.", f"{guess}`python -m harness run --help`.")
+
+
+def _show(folder: Path, metrics: Sequence[str]) -> None:
+    """Score a finished run and print its tables; without its gold, say that it is not scored."""
+    from harness.report.tables import report
+    from harness.score.scoring import score
+
+    try:
+        score(folder, metrics)
+    except HarnessError as error:
+        typer.echo(f"The rows are written but not scored: {error}", err=True)
+        return
+    typer.echo(report(folder))
+
+
+@app.command()
+def score(runs: Runs, metric: Metrics = []) -> None:  # noqa: B006
+    """Score runs against their gold; writes scores.jsonl in each folder."""
+    from harness.score.scoring import score
+
+    for folder in runs:
+        typer.echo(score(folder, metric))
+
+
+@app.command()
+def report(
+    runs: Runs,
+    style: Annotated[
+        str, typer.Option("--format", help="table, markdown, csv, latex or json.")
+    ] = "table",
+) -> None:
+    """Print the tables of scored runs, all systems of a task side by side."""
+    from harness.report.tables import Format, report
+
+    if style not in get_args(Format):
+        raise HarnessError(
+            f"there is no format {style!r}.", f"Formats: {', '.join(get_args(Format))}."
+        )
+    typer.echo(report(runs, style))  # type: ignore[arg-type]
+
+
+def spread(words: Sequence[str]) -> list[str]:
+    """``--system a b`` as ``--system a --system b``, which the option parser understands."""
+    out: list[str] = []
+    current, fresh = "", False
+    for word in words:
+        if word.startswith("-"):
+            current, fresh = (word, True) if word in MANY else ("", False)
+            out.append(word)
+        elif current:
+            out.extend([word] if fresh else [current, word])
+            fresh = False
+        else:
+            out.append(word)
+    return out
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    for library in ("OMP", "MKL", "OPENBLAS", "NUMBA"):
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+    words = spread(sys.argv[1:] if arguments is None else arguments)
+    command: Any = typer.main.get_command(app)
+    from click import ClickException
+    from click.exceptions import Abort, Exit
+
+    try:
+        code = command(words, prog_name="harness", standalone_mode=False)
+    except HarnessError as error:
+        for sentence in error.sentences:
+            print(f"harness: {sentence}", file=sys.stderr)
+        return 2
+    except Exit as stop:
+        return stop.exit_code
+    except ClickException as error:
+        error.show()
+        return 2
+    except (KeyboardInterrupt, Abort):
+        code = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    if code == 130:
+        print(
+            "harness: interrupted. What was finished is kept: the same command goes on from there.",
+            file=sys.stderr,
+        )
+    return code if isinstance(code, int) else 0

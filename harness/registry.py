@@ -1,0 +1,143 @@
+"""From a name to a task or a system: one table of built-ins, entry points, and what was registered.
+
+Nothing is imported until it is asked for. Third parties use the entry-point groups
+``harness.tasks`` and ``harness.systems`` (``name = "module:Class"``), or `register` in a script.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast, get_type_hints
+
+import harness
+from harness.contract import Task
+from harness.data import HarnessError, raise_together
+from harness.spelling import Spelled
+
+Kind = Literal["tasks", "systems"]
+Class = TypeVar("Class", bound=type)
+CAPABILITIES = ("retrieve", "answer", "solve", "external")
+
+_registered: dict[Kind, dict[str, type]] = {"tasks": {}, "systems": {}}
+
+
+def register(kind: Kind, name: str) -> Callable[[Class], Class]:
+    """A class decorator that makes a task or a system known by name in this process."""
+
+    def note(cls: Class) -> Class:
+        _registered[kind][name] = cls
+        return cls
+
+    return note
+
+
+def table(kind: Kind) -> dict[str, str | type]:
+    """Every known name: built-in, from an entry point, or registered (the later wins)."""
+    built_in: Mapping[str, str] = _own_package(kind).TABLE
+    plugged = {each.name: each.value for each in entry_points(group=f"harness.{kind}")}
+    return {**built_in, **plugged, **_registered[kind]}
+
+
+def _own_package(kind: Kind) -> Any:
+    """Our package, never a file of the same name that stands before it on the path."""
+    spec = find_spec(kind)
+    own = Path(harness.__file__).parent.parent / kind
+    if kind not in sys.modules and (spec is None or spec.origin != str(own / "__init__.py")):
+        raise HarnessError(
+            f"{spec.origin if spec else own} hides the package '{kind}' of the harness.",
+            "Rename it, or start from another folder.",
+        )
+    return import_module(kind)
+
+
+def find(kind: Kind, name: str) -> type:
+    """The class behind a name; `HarnessError` with a suggestion if there is none."""
+    known = table(kind)
+    if name not in known:
+        close = get_close_matches(name, known, n=1)
+        guess = f"Did you mean {close[0]!r}? " if close else ""
+        raise HarnessError(
+            f"there is no {kind[:-1]} {name!r}.",
+            f"{guess}`python -m harness list {kind}` shows all.",
+        )
+    target = known[name]
+    if isinstance(target, type):
+        return target
+    module, _, attribute = target.partition(":")
+    try:
+        return cast(type, getattr(import_module(module), attribute))
+    except ImportError as error:
+        raise HarnessError(
+            f"{kind[:-1]} {name!r} cannot be loaded: {error}.",
+            "`python -m harness doctor` says what is missing.",
+        ) from error
+
+
+def options_of(cls: type) -> dict[str, inspect.Parameter]:
+    """The options of a class: the parameters of its constructor."""
+    parameters = inspect.signature(cls).parameters
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return {name: p for name, p in parameters.items() if p.kind not in variadic}
+
+
+def create(kind: Kind, spelled: Spelled) -> Any:
+    """The task or system that was spelled, its options checked against its constructor."""
+    cls = find(kind, spelled.name)
+    return cls(**check_options(spelled, cls))
+
+
+def check_options(spelled: Spelled, cls: type) -> dict[str, Any]:
+    """Options turned from text into what the constructor's annotations ask for."""
+    from pydantic import TypeAdapter, ValidationError
+
+    known, given, mistakes, values = options_of(cls), dict(spelled.options), [], {}
+    if "" in given:
+        if not known:
+            raise HarnessError(f"{spelled.name} takes no options.", f"Write {spelled.name}.")
+        given[next(iter(known))] = given.pop("")
+    hints = get_type_hints(vars(cls).get("__init__", cls))
+    for option, text in given.items():
+        if option not in known:
+            close = get_close_matches(option, known, n=1)
+            mend = f"Did you mean {close[0]!r}? " if close else ""
+            names = ", ".join(known) or "none"
+            mistakes.append(
+                HarnessError(
+                    f"{spelled.name} has no option {option!r}.", f"{mend}Its options: {names}."
+                )
+            )
+            continue
+        try:
+            values[option] = TypeAdapter(hints.get(option, str)).validate_strings(text)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"].removeprefix("Input should be ")
+            mistakes.append(
+                HarnessError(f"{spelled.name}:{option}={text} is wrong.", f"It should be {reason}.")
+            )
+    missing = [n for n, p in known.items() if p.default is inspect.Parameter.empty]
+    for option in missing:
+        if option not in given:
+            mistakes.append(
+                HarnessError(
+                    f"{spelled.name} needs {option}=.", f"Write {spelled.name}:{option}=…."
+                )
+            )
+    raise_together(mistakes)
+    return values
+
+
+def task(spelled: Spelled) -> Task:
+    """The task that was spelled."""
+    return cast(Task, create("tasks", spelled))
+
+
+def capabilities(system: object) -> tuple[str, ...]:
+    """Which of `CAPABILITIES` a system (or its class) has."""
+    return tuple(name for name in CAPABILITIES if callable(getattr(system, name, None)))

@@ -1,0 +1,198 @@
+"""Rows on disk: one JSON line a question, appended batch by batch, repaired when torn.
+
+    {"id":…,"hits":[[id,score],…],"answer":{…},"raw":…,"read":[…],"counts":{…},"stop":…,"error":…}
+
+Fields that are empty are left out. Rows point at documents by id; they carry no corpus text.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from harness.data import Answer, Evidence, HarnessError, Hit, Row
+
+
+def row_line(row: Row) -> bytes:
+    """A row as one line of JSON; floats are written so that they read back the same."""
+    out: dict[str, Any] = {"id": row.id}
+    if row.hits:
+        out["hits"] = [(hit.id, float(hit.score)) for hit in row.hits]
+    if row.answer is not None:
+        out["answer"] = _answer_json(row.answer)
+    for name in ("raw", "read", "counts", "stop", "error"):
+        if value := getattr(row, name):
+            out[name] = value
+    return json.dumps(out, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def _answer_json(answer: Answer) -> dict[str, Any]:
+    out: dict[str, Any] = {"text": answer.text}
+    if answer.evidence is not None:
+        out["evidence"] = [[e.doc_id, e.sentence, e.span] for e in answer.evidence]
+    if answer.triples is not None:
+        out["triples"] = answer.triples
+    if answer.answerable is not None:
+        out["answerable"] = answer.answerable
+    return out
+
+
+def parse_row(line: bytes | str) -> Row:
+    """The inverse of `row_line`; `ValueError` if the line is not whole."""
+    try:
+        row = json.loads(line)
+        return Row(
+            row["id"],
+            tuple(Hit(doc_id, score) for doc_id, score in row.get("hits", ())),
+            _parse_answer(row["answer"]) if "answer" in row else None,
+            row.get("raw", ""),
+            tuple(row.get("read", ())),
+            row.get("counts", {}),
+            row.get("stop", ""),
+            row.get("error", ""),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not a row: {error}") from None
+
+
+def _parse_answer(answer: dict[str, Any]) -> Answer:
+    evidence, triples = answer.get("evidence"), answer.get("triples")
+    return Answer(
+        answer["text"],
+        None
+        if evidence is None
+        else tuple(Evidence(d, n, None if s is None else (s[0], s[1])) for d, n, s in evidence),
+        None if triples is None else tuple((s, r, o) for s, r, o in triples),
+        answer.get("answerable"),
+    )
+
+
+class RowFile:
+    """The rows of one pipeline stage: an append-only file with an index in memory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._places: dict[str, int] = {}
+        self._file: IO[bytes] | None = None
+        self._repair()
+
+    def __contains__(self, query_id: str) -> bool:
+        return query_id in self._places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def read(self, ids: Iterable[str]) -> list[Row]:
+        """The rows of these questions, in this order."""
+        with self.path.open("rb") as file:
+            rows = []
+            for query_id in ids:
+                file.seek(self._places[query_id])
+                rows.append(parse_row(file.readline()))
+            return rows
+
+    def append(self, rows: Sequence[Row]) -> None:
+        """Write rows at the end, in one write."""
+        if self._file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("ab", buffering=0)
+        start = self._file.tell()
+        out = []
+        for row in rows:
+            out.append(line := row_line(row))
+            self._places[row.id] = start
+            start += len(line)
+        whole = b"".join(out)
+        if self._file.write(whole) != len(whole):
+            raise HarnessError(f"{self.path}: the disk is full.", "Free some room, start again.")
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _repair(self) -> None:
+        """Index the good rows; a torn, errored or repeated line makes the file be rewritten."""
+        if not self.path.exists():
+            return
+        good: dict[str, bytes] = {}
+        spoiled = False
+        with self.path.open("rb") as file:
+            for line in file:
+                try:
+                    row = parse_row(line)
+                except ValueError:
+                    spoiled = True
+                    continue
+                whole = line.endswith(b"\n") and not row.error and row.id not in good
+                if whole:
+                    good[row.id] = line
+                else:
+                    spoiled = True
+        if spoiled:
+            _replace(self.path, good.values())
+        place = 0
+        for query_id, line in good.items():
+            self._places[query_id] = place
+            place += len(line)
+
+    def order(self, ids: Sequence[str]) -> None:
+        """Put the rows of ``ids`` first, in this order, if they are not already."""
+        wanted = [query_id for query_id in ids if query_id in self._places]
+        rest = [query_id for query_id in self._places if query_id not in set(wanted)]
+        ordered = [*wanted, *rest]
+        if ordered == list(self._places):
+            return
+        self.close()
+        with self.path.open("rb") as file:
+            found = {}
+            for query_id in ordered:
+                file.seek(self._places[query_id])
+                found[query_id] = file.readline()
+        _replace(self.path, found.values())
+        self._places, place = {}, 0
+        for query_id, line in found.items():
+            self._places[query_id] = place
+            place += len(line)
+
+
+def _replace(path: Path, lines: Iterable[bytes]) -> None:
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        file.writelines(lines)
+    part.replace(path)
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """Every whole row of a file, in order; reading never changes the file."""
+    with path.open("rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                yield parse_row(line)
+
+
+@contextmanager
+def one_writer(folder: Path) -> Iterator[None]:
+    """Hold a run folder against other processes; the system lets go of it when we die."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise HarnessError(
+                f"{folder} is being written by {lock.read().strip() or 'another process'}.",
+                "Wait for it, stop it, or choose another folder with --out.",
+            ) from None
+        lock.seek(0)
+        lock.truncate()
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        lock.flush()
+        yield

@@ -1,0 +1,106 @@
+"""Tasks and pipelines as values: their spelling is their key in results, tables and files.
+
+    mini-hotpotqa:profile=hard,documents=10000      a task with options
+    bm25@100+rico:steps=1@10+reader@5               stages joined by ``+``; ``@n`` go on
+
+A value may leave out its option's name if it stands first (``jsonl:DIR``). Inside a value
+``+``, ``,``, ``@`` and ``%`` can be written ``%2B``, ``%2C``, ``%40`` and ``%25``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from urllib.parse import quote, unquote
+
+from harness.data import HarnessError
+
+NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
+DEPTH = re.compile(r"(.*)@(\d+)")
+PLAIN = "/:=.~_- ()[]'"
+"""What stays as it is when a value is spelled, besides letters and digits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spelled:
+    """A name with options; the option ``""`` is the one given without a name."""
+
+    name: str
+    options: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        listed = ",".join(
+            f"{key}={quote(value, PLAIN)}" if key else quote(value, PLAIN)
+            for key, value in self.options
+        )
+        return f"{self.name}:{listed}" if listed else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One system of a pipeline, and how many documents go on from it (None: its default)."""
+
+    system: Spelled
+    depth: int | None = None
+
+    def __str__(self) -> str:
+        return str(self.system) + (f"@{self.depth}" if self.depth is not None else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """Stages, first to last."""
+
+    stages: tuple[Stage, ...]
+
+    def __str__(self) -> str:
+        return "+".join(map(str, self.stages))
+
+
+def parse_spelled(text: str, what: str = "task") -> Spelled:
+    """Read ``name:option=value,…``; `HarnessError` if it is not of that form."""
+    name, colon, rest = text.partition(":")
+    if not NAME.fullmatch(name):
+        raise HarnessError(
+            f"{text!r} does not begin with the name of a {what}.",
+            f"Write name or name:option=value; `python -m harness list {what}s` shows the names.",
+        )
+    if colon and not rest:
+        raise HarnessError(f"{text!r} has no option behind its colon.", f"Write {name} alone.")
+    options: dict[str, str] = {}
+    for place, item in enumerate(rest.split(",") if rest else ()):
+        key, equals, value = item.partition("=")
+        if not equals and place == 0:
+            key, value = "", item
+        elif not equals or not key or not value:
+            raise HarnessError(f"{item!r} in {text!r} is not option=value.", "Write option=value.")
+        if key in options:
+            raise HarnessError(f"{text!r} gives {key} twice.", "Give every option once.")
+        options[key] = unquote(value)
+    return Spelled(name, tuple(sorted(options.items())))
+
+
+def parse_pipeline(text: str) -> Pipeline:
+    """Read ``stage+stage+…``; `HarnessError` if it is not of that form."""
+    stages = []
+    for part in text.split("+"):
+        if not part:
+            raise HarnessError(f"{text!r} has an empty stage.", "Write stages as bm25+reader.")
+        match = DEPTH.fullmatch(part)
+        depth = int(match[2]) if match else None
+        if depth == 0:
+            raise HarnessError(f"{part!r} passes no documents on.", "Write @1 or more.")
+        stages.append(Stage(parse_spelled(match[1] if match else part, "system"), depth))
+    return Pipeline(tuple(stages))
+
+
+def with_options(pipeline: Pipeline, options: Mapping[str, Mapping[str, str]]) -> Pipeline:
+    """The pipeline with ``options[stage name][option]`` set wherever that stage occurs."""
+
+    def changed(stage: Stage) -> Stage:
+        extra = options.get(stage.system.name, {})
+        merged = {**dict(stage.system.options), **extra}
+        return replace(stage, system=Spelled(stage.system.name, tuple(sorted(merged.items()))))
+
+    return Pipeline(tuple(map(changed, pipeline.stages)))

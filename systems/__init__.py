@@ -1,0 +1,10 @@
+"""The systems that come with the harness. Nothing is imported before it is used."""
+
+TABLE = {
+    "random": "systems.random:Random",
+    "bm25": "systems.bm25:BM25",
+    "e5": "systems.e5:E5",
+    "trec": "systems.external:Trec",
+    "predictions": "systems.external:Predictions",
+    "reader": "systems.reader:Reader",
+}

@@ -1,0 +1,135 @@
+"""BM25 (Robertson and Zaragoza 2009) through bm25s, over "title text" of each document.
+
+What it does not do: query expansion, fields, phrase search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from harness.corpus import Corpus
+from harness.data import Brief, Document, Hit, Query
+from systems.ranking import Scores, corpus_hits, pool_hits
+
+NUMBA_FROM = 20_000
+"""Documents from which compiling (4 s, once a process) pays; below it numpy answers."""
+
+
+def words_of(document: Document) -> str:
+    """What is indexed of a document."""
+    return f"{document.title} {document.text}" if document.title else document.text
+
+
+class BM25:
+    """Options: k1, b and method as bm25s names them; stemmer (a Snowball language or ``none``);
+    stop words (``en`` or ``none``); and ``idf``: whose statistics weigh the words, those of the
+    ``corpus`` or those of each question's ``pool``."""
+
+    def __init__(
+        self,
+        k1: float = 1.5,
+        b: float = 0.75,
+        method: Literal["lucene", "robertson", "atire", "bm25l", "bm25+"] = "lucene",
+        stemmer: str = "english",
+        stopwords: Literal["en", "none"] = "en",
+        idf: Literal["corpus", "pool"] = "corpus",
+    ) -> None:
+        self.settings: dict[str, Any] = {"k1": k1, "b": b, "method": method}
+        self.stemmer = stemmer
+        self.stopwords = stopwords
+        self.idf = idf
+
+    def build(self, corpus: Corpus, folder: Path) -> None:
+        """Index the corpus; about 2.5 KB of memory a document."""
+        index = self._index([words_of(document) for document in corpus])
+        if index is not None:
+            index.save(folder, show_progress=False)
+
+    def open(self, corpus: Corpus, folder: Path | None, brief: Brief) -> None:  # noqa: ARG002
+        import bm25s
+
+        self.corpus = corpus
+        self.index = None
+        if folder is not None and any(folder.iterdir()):
+            self.index = bm25s.BM25.load(folder, mmap=True, load_corpus=False)
+        if self.index is not None and len(corpus) >= NUMBA_FROM:
+            self.index.backend = "numba"
+            self.index.activate_numba_scorer()
+
+    def retrieve(self, queries: Sequence[Query], k: int) -> list[list[Hit]]:
+        tokens = self._tokens([query.text for query in queries])
+        if self.idf == "corpus" and all(query.pool is None for query in queries):
+            return self._search(tokens, min(k, len(self.corpus)))
+        return [self._one(query, words, k) for query, words in zip(queries, tokens, strict=True)]
+
+    def _one(self, query: Query, words: list[str], k: int) -> list[Hit]:
+        if query.pool is None:
+            return self._whole(words, k)
+        if self.idf == "corpus":
+            places = self.corpus.positions(query.pool)
+            scores = self._scores(self.index, words, len(self.corpus))[places]
+        else:
+            texts = [words_of(self.corpus[doc_id]) for doc_id in query.pool]
+            scores = self._scores(self._index(texts), words, len(texts))
+        return pool_hits(query.pool, scores, k)
+
+    def _whole(self, words: list[str], k: int) -> list[Hit]:
+        """The ``k`` best of the corpus, ties broken by id."""
+        return corpus_hits(self.corpus, self._scores(self.index, words, len(self.corpus)), k)
+
+    def _search(self, tokens: list[list[str]], k: int) -> list[list[Hit]]:
+        """The ``k`` best of the corpus for many questions at once."""
+        if self.index is None or self.index.backend != "numba" or k == len(self.corpus):
+            return [self._whole(words, k) for words in tokens]
+        found: list[list[Hit]] = [[] for _ in tokens]
+        worded = [number for number, words in enumerate(tokens) if words]
+        # One more than asked for: a tie across the cut must be broken by id, so it is redone.
+        places, scores = self.index.retrieve(
+            [tokens[number] for number in worded], k=k + 1, show_progress=False, n_threads=0
+        )
+        for number, where, weight in zip(worded, places, scores, strict=True):
+            if weight[k - 1] == weight[k]:
+                continue
+            order = np.lexsort((where, -weight))[:k]
+            ids = map(self.corpus.id, where[order].tolist())
+            found[number] = list(map(Hit, ids, weight[order].tolist()))
+        return [hits or self._whole(words, k) for hits, words in zip(found, tokens, strict=True)]
+
+    def _index(self, texts: list[str]) -> Any:
+        """An index of these texts, or None if there is not a word in them."""
+        import bm25s
+
+        tokens = bm25s.tokenize(texts, **self._how(), show_progress=False)
+        if not any(tokens.ids):
+            return None
+        index = bm25s.BM25(**self.settings)
+        index.index(tokens, show_progress=False)
+        return index
+
+    def _tokens(self, texts: list[str]) -> list[list[str]]:
+        import bm25s
+
+        tokens: list[list[str]] = bm25s.tokenize(
+            texts, **self._how(), return_ids=False, show_progress=False
+        )
+        return tokens
+
+    def _how(self) -> dict[str, Any]:
+        stemmer = None
+        if self.stemmer != "none":
+            import Stemmer
+
+            stemmer = Stemmer.Stemmer(self.stemmer)
+        return {"stopwords": None if self.stopwords == "none" else "en", "stemmer": stemmer}
+
+    @staticmethod
+    def _scores(index: Any, words: list[str], size: int) -> Scores:
+        """A score for each of the ``size`` documents; words no document has count nothing."""
+        if index is None or not words:
+            return np.zeros(size, np.float32)
+        scores: Scores = index.get_scores(words)
+        return scores

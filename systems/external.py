@@ -1,0 +1,105 @@
+"""Results computed elsewhere as a stage: a TREC run file, or a file of predictions.
+
+Their files carry native ids; the runner translates them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from harness.data import Answer, HarnessError, Hit, Reply
+from harness.files import json_rows, json_value, lines
+
+TEXT = ("answer", "prediction", "predicted_answer", "pred")
+"""Names under which a row of predictions may carry its text."""
+
+
+class Trec:
+    """A TREC run: ``qid Q0 docid rank score tag``; the score decides, the rank is ignored."""
+
+    ranks = True
+
+    def __init__(self, file: Path) -> None:
+        self.path = file
+
+    def files(self) -> Sequence[Path]:
+        return [existing(self.path)]
+
+    def external(self) -> dict[str, Reply]:
+        found: dict[str, dict[str, Hit]] = {}
+        for place, line in lines(self.path):
+            fields = line.split()
+            if len(fields) != 6:
+                raise HarnessError(
+                    f"{place}: {len(fields)} columns, expected 6 (qid Q0 docid rank score tag).",
+                    "Check that the file is a TREC run and that its tag has no spaces.",
+                )
+            query_id, _, doc_id, _, score, _ = fields
+            hits = found.setdefault(query_id, {})
+            if doc_id in hits:
+                raise HarnessError(
+                    f"{place}: {doc_id} is ranked twice for {query_id}.", "Remove one line."
+                )
+            hits[doc_id] = Hit(doc_id, _number(place, score))
+        return {query_id: Reply(hits=tuple(hits.values())) for query_id, hits in found.items()}
+
+
+def _number(place: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise HarnessError(f"{place}: {text!r} is not a score.", "Write a finite number.")
+    return value
+
+
+class Predictions:
+    """Answers by native question id: one JSON object ``{id: answer}`` (also under ``"answer"``),
+    or rows ``{"id": …, "answer": …}``."""
+
+    answers = True
+
+    def __init__(self, file: Path) -> None:
+        self.path = file
+
+    def files(self) -> Sequence[Path]:
+        return [existing(self.path)]
+
+    def external(self) -> dict[str, Reply]:
+        found: dict[str, Reply] = {}
+        for place, query_id, text in self._pairs():
+            if not isinstance(text, str):
+                raise HarnessError(
+                    f"{place}: the answer of {query_id} is {type(text).__name__}, not text.",
+                    "Write a JSON string.",
+                )
+            if query_id in found:
+                raise HarnessError(f"{place}: {query_id} is answered twice.", "Remove one.")
+            found[query_id] = Reply(Answer(text))
+        return found
+
+    def _pairs(self) -> Iterator[tuple[str, str, object]]:
+        if not self.path.name.removesuffix(".gz").endswith(".jsonl"):
+            whole = json_value(self.path)
+            answers = whole.get("answer", whole) if isinstance(whole, dict) else None
+            if isinstance(answers, dict):
+                yield from ((str(self.path), str(key), text) for key, text in answers.items())
+                return
+        for place, row in json_rows(self.path):
+            name = next((n for n in TEXT if isinstance(row, dict) and n in row), None)
+            query_id = row.get("id", row.get("_id")) if isinstance(row, dict) else None
+            if name is None or query_id is None:
+                raise HarnessError(
+                    f"{place}: a row needs 'id' and one of {', '.join(TEXT)}.", "Add them."
+                )
+            yield place, str(query_id), row[name]
+
+
+def existing(path: Path) -> Path:
+    """The path; `HarnessError` if nothing is there."""
+    if not path.exists():
+        raise HarnessError(f"{path} does not exist.", "Check the path.")
+    return path

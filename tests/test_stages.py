@@ -1,0 +1,170 @@
+"""The one door: whatever a system does wrong is a row that says so, and only that row."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from harness import api, registry
+from harness.cli import main
+from harness.data import Answer, Evidence, Hit, Reply
+from harness.run.store import read_rows
+
+
+def wrong_rankings(query, real):
+    other = "f" * 16
+    first, *rest = real
+    return {
+        "nan": [Hit(first.id, math.nan)],
+        "infinite": [Hit(first.id, math.inf)],
+        "twice": [first, first],
+        "foreign": [Hit(other, 1.0)],
+        "integer id": [Hit(7, 1.0)],
+        "rising": [Hit(first.id, 1.0), Hit(rest[0].id, 2.0)],
+        "too many": [*real, *real],
+        "none": None,
+        "not hits": [(first.id, 1.0)],
+        "text": "abc",
+        "no number": [Hit(first.id, "high")],
+    }
+
+
+class Wrong:
+    """Ranks well, but does the ``fault``-th wrong thing on the third question."""
+
+    def __init__(self, fault: str) -> None:
+        self.fault = fault
+
+    def open(self, corpus, folder, brief) -> None:
+        self.seen = 0
+
+    def retrieve(self, queries, k):
+        found = []
+        for query in queries:
+            real = [Hit(d, float(-n)) for n, d in enumerate(query.pool)][:k]
+            if "7 " in query.text or query.text.endswith("7?"):
+                if self.fault == "raises":
+                    raise RuntimeError("the index is gone")
+                found.append(wrong_rankings(query, real)[self.fault])
+            else:
+                found.append(real)
+        return found
+
+
+FAULTS = [*wrong_rankings(None, [Hit("a", 1.0), Hit("b", 1.0)]), "raises"]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("batch_size", [1, 32])
+def test_every_fault_is_an_error_row_that_scores_zero(fault: str, batch_size: int) -> None:
+    registry.register("systems", "wrong")(Wrong)
+    system = f"wrong:fault={fault}"
+    folder = api.run(tasks=["toy"], systems=[system], batch_size=batch_size)
+    entry = json.loads((folder / "manifest.json").read_text())["pipelines"][0]
+    rows = list(read_rows(folder / entry["rows"]))
+    bad = [row for row in rows if row.error]
+    assert len(rows) == 40
+    assert len(bad) == 4, [row.error for row in bad]
+    assert all(system in row.error and not row.hits for row in bad)
+    api.score(folder)
+    (cell,) = [r for r in api.records(folder) if r.metric == "nDCG@10"]
+    assert (cell.n, cell.errors) == (40, 4)
+    lines = [json.loads(line) for line in (folder / "scores.jsonl").open()]
+    zero = [line for line in lines if line["state"] == "error"]
+    assert [set(line["metrics"].values()) for line in zero] == [{0.0}] * 4
+
+
+def test_errors_end_with_exit_code_3_and_are_named(capsys) -> None:
+    registry.register("systems", "wrong")(Wrong)
+    assert main(["run", "--task", "toy", "--system", "wrong:fault=raises"]) == 3
+    out, err = capsys.readouterr()
+    assert "errors=4" in out
+    assert "RuntimeError: the index is gone" in err
+    assert "Traceback" not in err
+
+
+def test_wrong_number_of_results_is_the_fault_of_the_system() -> None:
+    class Lazy:
+        def retrieve(self, queries, k):
+            return []
+
+    registry.register("systems", "lazy")(Lazy)
+    folder = api.run(tasks=["toy"], systems=["lazy"])
+    rows = _rows(folder)
+    assert {row.error for row in rows} == {"lazy: returned 0 results for 1 questions"}
+
+
+@pytest.mark.parametrize(
+    ("reply", "error"),
+    [
+        (None, "expected a string"),
+        (7, "expected a string"),
+        (Reply(), "expected a string"),
+        (Answer(7), "the answer is int"),
+        (Answer("x", evidence=("doc",)), "is not an Evidence"),
+    ],
+)
+def test_wrong_answers_are_error_rows(reply, error: str) -> None:
+    class Speaker:
+        def answer(self, queries, documents):
+            return [reply] * len(queries)
+
+    registry.register("systems", "speaker")(Speaker)
+    rows = _rows(api.run(tasks=["toy"], systems=["bm25+speaker"]))
+    assert all(error in row.error and row.hits for row in rows)
+
+
+def test_answers_of_all_accepted_kinds_are_rows() -> None:
+    class Speaker:
+        def __init__(self, kind: str) -> None:
+            self.kind = kind
+
+        def answer(self, queries, documents):
+            text = documents[0][0].text
+            made = {
+                "text": text,
+                "answer": Answer(text, evidence=(Evidence(documents[0][0].id),)),
+                "reply": Reply(Answer(text), read=(documents[0][0].id,), stop="length"),
+            }
+            return [made[self.kind]] * len(queries)
+
+    registry.register("systems", "speaker")(Speaker)
+    for kind in ("text", "answer", "reply"):
+        rows = _rows(api.run(tasks=["toy"], systems=[f"bm25+speaker:kind={kind}@1"], batch_size=1))
+        assert all(row.answer and row.answer.text and row.hits and not row.error for row in rows)
+
+
+def test_reading_depth_and_ranking_depth_are_two_numbers() -> None:
+    sizes = []
+
+    class Speaker:
+        def answer(self, queries, documents):
+            sizes.extend(map(len, documents))
+            return [""] * len(queries)
+
+    registry.register("systems", "speaker")(Speaker)
+    rows = _rows(api.run(tasks=["toy"], systems=["bm25@4+speaker@2"]))
+    assert {len(row.hits) for row in rows} == {4}
+    assert set(sizes) == {2}
+
+
+def test_a_later_stage_is_closed_to_what_went_on_and_keeps_the_order_before() -> None:
+    seen = []
+
+    class Second:
+        def retrieve(self, queries, k):
+            seen.extend(queries)
+            return [q.prior for q in queries]
+
+    registry.register("systems", "second")(Second)
+    rows = _rows(api.run(tasks=["toy"], systems=["bm25@3+second"]))
+    assert all(q.pool == tuple(sorted(h.id for h in q.prior)) and len(q.pool) == 3 for q in seen)
+    assert sorted(row.id for row in rows) == sorted(q.id for q in seen)
+
+
+def _rows(folder: Path):
+    entry = json.loads((folder / "manifest.json").read_text())["pipelines"][-1]
+    return list(read_rows(folder / entry["rows"]))
