@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.contract import Task, one_at_a_time
 from harness.data import HarnessError
 from harness.prepare import DATA, prepare
 from harness.registry import register
@@ -24,7 +25,9 @@ __all__ = [
     "HarnessError",
     "Plan",
     "Record",
+    "Task",
     "make_plan",
+    "one_at_a_time",
     "prepare",
     "records",
     "register",

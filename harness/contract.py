@@ -1,15 +1,18 @@
 """The two contracts: what a task is and what a system is.
 
 A system is any class with some of the methods of `System`; the presence of a method is the
-capability. Its options are the keyword parameters of its ``__init__``, checked against their
-annotations. A task is any class with the members of `Task`.
+capability. A task is any class with the members of `Task`; one that inherits from it needs only
+a name and `load`. The options of both are the keyword parameters of their ``__init__``, checked
+against their annotations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import wraps
+from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from harness.data import (
     Answer,
@@ -33,31 +36,34 @@ Setting = Literal["pool", "corpus"]
 class Task(Protocol):
     """A data set and its official scorer.
 
-    metrics:    what the tables show, in order: answer metrics that `score` returns and
-                ir-measures spellings (``nDCG@10``)
-    settings:   the first is the default
-    splits:     the first is the default
-    group_by:   what intervals resample: each question, or questions joined by gold documents
-    rel:        the lowest grade that RR, AP, P and R count as relevant
+    metrics:        what the tables show, in order: answer metrics that `score` returns and
+                    ir-measures spellings (``nDCG@10``)
+    splits:         the first is the default
+    settings:       the first is the default
+    kind:           what its relevance judgements are
+    group_by:       what intervals resample: questions, or questions joined by gold documents
+    rel:            the lowest grade that RR, AP, P and R count as relevant
+    instruction:    what a reader is told about the form of answers
+    max_new_tokens: how long an answer may be
+    version:        of the parser or generator; data prepared by another one is prepared again
+    offline:        `load` needs neither source nor network, so that `run` may prepare the task
+    generated:      true for mini tasks; every table says so
     """
 
     name: str
-    metrics: tuple[str, ...]
-    splits: tuple[str, ...]
-    settings: tuple[Setting, ...]
-    kind: GoldKind
-    group_by: Literal["question", "documents"]
-    rel: int
-    instruction: str
-    max_new_tokens: int
-    licence: str
-    citation: str
-    version: str
-    """Of the parser or generator; data prepared by another version is prepared again."""
-    offline: bool
-    """Whether `load` needs neither source nor network, so that `run` may prepare the task."""
-    generated: bool
-    """True for mini tasks; every table says so."""
+    metrics: tuple[str, ...] = ("EM", "F1", "nDCG@10", "R@5", "RR@10", "AP")
+    splits: tuple[str, ...] = ("test",)
+    settings: tuple[Setting, ...] = ("pool", "corpus")
+    kind: GoldKind = "official"
+    group_by: Literal["question", "documents"] = "question"
+    rel: int = 1
+    instruction: str = "Answer in a few words."
+    max_new_tokens: int = 32
+    licence: str = "not stated"
+    citation: str = ""
+    version: str = "1"
+    offline: bool = False
+    generated: bool = False
 
     def load(self, source: Path | None, split: str, limit: int | None) -> Loaded:
         """Parse ``source`` (a file or a folder), or the pinned hub revision when it is None.
@@ -66,6 +72,10 @@ class Task(Protocol):
         """
         ...
 
+    def files(self, source: Path | None, split: str) -> Sequence[Path]:  # noqa: ARG002
+        """The files that `load` reads, for their checksums."""
+        return ()
+
     def score(
         self, answer: Answer, support: Sequence[tuple[str, int]] | None, gold: Gold
     ) -> dict[str, float]:
@@ -73,12 +83,15 @@ class Task(Protocol):
 
         support: the answer's evidence as (title, sentence), or None if the system gave none.
         A metric that this gold or this answer cannot fill is left out.
+        Unless overridden: EM and F1 of SQuAD, the maximum over accepted answers.
         """
-        ...
+        from harness.score.answers import score_squad
 
-    def examples(self, source: Path | None, seed: int) -> Iterator[Example]:
+        return score_squad(answer, support, gold)
+
+    def examples(self, source: Path | None, seed: int) -> Iterator[Example]:  # noqa: ARG002
         """Training examples from the train split, in seeded order."""
-        ...
+        return iter(())
 
 
 class System:
@@ -111,6 +124,20 @@ class System:
     def external(self) -> dict[str, Reply]:
         """Results computed elsewhere, by native query id, with native document ids inside.
 
-        The runner translates them; a system with this method has no other.
+        The runner translates them; a system with this method serves no queries itself.
         """
         raise NotImplementedError
+
+    def close(self) -> None:
+        """Let go of what `open` took."""
+
+
+def one_at_a_time(method: Callable[[Any, Query, Any], Any]) -> Callable[..., list[Any]]:
+    """Lets `retrieve` or `answer` be written for one question: ``(query, k)``, ``(query, docs)``."""
+
+    @wraps(method)
+    def many(self: Any, queries: Sequence[Query], rest: Any) -> list[Any]:
+        each = rest if isinstance(rest, Sequence) else repeat(rest, len(queries))
+        return [method(self, query, one) for query, one in zip(queries, each, strict=True)]
+
+    return many

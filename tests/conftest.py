@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from harness import registry
-from harness.data import Answer, Candidate, Document, Gold, Loaded, RawQuestion
-from harness.score.answers import score_squad
+from harness.contract import Task
+from harness.data import Candidate, Document, Loaded, RawQuestion
 
 WORDS = "amber birch cedar delta ember fjord glade heron islet jetty kelp larch".split()
 
@@ -41,37 +39,18 @@ def toy_questions(count: int = 40) -> list[RawQuestion]:
     return questions
 
 
-class Toy:
+class Toy(Task):
     """A task made of `toy_questions`."""
 
     name = "toy"
     metrics = ("EM", "F1", "nDCG@10", "R@2", "RR@10", "RR", "P@1", "AP")
-    splits = ("test",)
-    settings = ("pool", "corpus")
-    kind = "official"
-    group_by = "question"
-    rel = 1
-    instruction = "Answer briefly."
-    max_new_tokens = 16
-    licence = "none"
-    citation = ""
-    version = "1"
     offline = True
-    generated = False
 
     def __init__(self, count: int = 40) -> None:
         self.count = count
 
     def load(self, source: Path | None, split: str, limit: int | None) -> Loaded:
         return Loaded(toy_questions(self.count)[:limit])
-
-    def score(
-        self, answer: Answer, support: Sequence[tuple[str, int]] | None, gold: Gold
-    ) -> dict[str, float]:
-        return score_squad(answer, support, gold)
-
-    def examples(self, source: Path | None, seed: int) -> Iterator[Any]:
-        return iter(())
 
 
 @pytest.fixture(autouse=True)
