@@ -41,7 +41,7 @@ class Task(Protocol):
     splits:         the first is the default
     settings:       the first is the default
     kind:           what its relevance judgements are
-    group_by:       what intervals resample: questions, or questions joined by gold documents
+    group_by:       what intervals resample: questions, or groups that share a gold document
     rel:            the lowest grade that RR, AP, P and R count as relevant
     instruction:    what a reader is told about the form of answers
     max_new_tokens: how long an answer may be
@@ -97,8 +97,15 @@ class Task(Protocol):
 class System:
     """Documents the methods a system may have; nobody needs to inherit from it."""
 
-    def build(self, corpus: Corpus, folder: Path) -> None:
-        """Write an index of ``corpus`` into the empty ``folder`` (kept only if this returns)."""
+    on_progress: Callable[[int, int], None]
+    """Set by the runner before `build`: tells (done, total)."""
+
+    def build(self, corpus: Corpus, folder: Path, brief: Brief) -> None:
+        """Write an index of ``corpus`` into the empty ``folder`` (kept only if this returns).
+
+        It must not depend on the brief beyond its device and dtype: tasks share indexes. A
+        long one calls ``self.on_progress(done, total)``, which the runner sets, if it is there.
+        """
 
     def open(self, corpus: Corpus, folder: Path | None, brief: Brief) -> None:
         """Get ready to serve; ``folder`` is what `build` wrote, read-only."""

@@ -193,7 +193,7 @@ class Gold:
     sentences: supporting facts as the official scripts compare them, (title, sentence);
                ``None``: the data has no sentence-level support
     triples:   gold evidence triples; ``None``: the data has none
-    group:     the unit that intervals resample (questions that share gold documents, a world)
+    group:     the unit that intervals resample (questions that share a gold document, a world)
     """
 
     relevance: Mapping[str, int]

@@ -13,7 +13,7 @@ import platform
 import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
-from hashlib import blake2b
+from hashlib import blake2b, file_digest
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -45,15 +45,15 @@ def versions() -> dict[str, str]:
 
 
 @cache
-def sources(module: str) -> dict[str, str]:
-    """Hash of the source of a module and of all first-party modules it imports, by name.
+def sources(*modules: str) -> dict[str, str]:
+    """Hash of the source of modules and of all first-party modules they import, by name.
 
     Imports are read from the source, lazy ones too; a module outside the three packages
     brings its own top-level package along.
     """
-    parties = {*FIRST_PARTY, module.partition(".")[0]}
+    parties = {*FIRST_PARTY, *(module.partition(".")[0] for module in modules)}
     found: dict[str, str] = {}
-    waiting = {module, RUNNER}
+    waiting = set(modules)
     while waiting:
         name = waiting.pop()
         path = _file_of(name)
@@ -92,14 +92,20 @@ def _imports(source: bytes, package: str) -> Iterable[str]:
 
 def file_hash(path: Path) -> str:
     """Hash of a file, or of all files of a folder with their names."""
-    total = blake2b(digest_size=16)
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    for file in files:
-        total.update(str(file.relative_to(path)).encode())
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                total.update(block)
-    return total.hexdigest()
+    return digest([(str(file.relative_to(path)), _content_hash(file)) for file in files])
+
+
+def _content_hash(file: Path) -> str:
+    state = file.stat()
+    return _hashed(file, state.st_size, state.st_mtime_ns)
+
+
+@cache
+def _hashed(file: Path, size: int, changed: int) -> str:  # noqa: ARG001
+    """The hash of a file's bytes; size and time of change only tell when to read it again."""
+    with file.open("rb") as stream:
+        return file_digest(stream, "blake2b").hexdigest()
 
 
 def environment() -> dict[str, Any]:

@@ -135,12 +135,14 @@ def _write(task: Task, loaded: Loaded, work: Path) -> dict[str, Any]:
             g.write(line := gold_line(query_id, gold, groups.get(query_id, query_id)))
             fingerprint.update(line)
             n.write(_line({"id": query_id, "native": native_ids[query_id]}))
+    if wanted and written.merged:
+        loaded.notes["documents that stood twice (same id, title and text)"] += written.merged
     return {
         "fingerprint": fingerprint.hexdigest(),
         "corpus": written.digest[:16],
         "documents": written.size,
         "questions": len(queries),
-        "notes": dict(loaded.notes) | ({"documents merged": written.merged} if wanted else {}),
+        "notes": dict(loaded.notes),
     }
 
 
@@ -215,22 +217,17 @@ def _gold(task: Task, raw: RawQuestion, relevance: dict[str, int]) -> Gold:
 
 
 def _groups(golds: dict[str, Gold]) -> dict[str, str]:
-    """Questions joined, directly or through others, by relevant documents share a group."""
-    parent: dict[str, str] = {}
+    """Each question's group: the relevant document that it shares with most other questions.
 
-    def root(node: str) -> str:
-        while parent.setdefault(node, node) != node:
-            parent[node] = node = parent[parent[node]]
-        return node
-
-    for query_id, gold in golds.items():
-        for doc_id, grade in gold.relevance.items():
-            if grade > 0:
-                parent[root(f"doc {doc_id}")] = root(query_id)
-    smallest: dict[str, str] = {}
-    for query_id in sorted(golds):
-        smallest.setdefault(root(query_id), query_id)
-    return {query_id: smallest[root(query_id)] for query_id in golds}
+    Joining whole chains of shared documents instead would, in data made by composing questions,
+    end in one group that holds most of them.
+    """
+    relevant = {q: [d for d, grade in g.relevance.items() if grade > 0] for q, g in golds.items()}
+    shared = Counter(doc_id for doc_ids in relevant.values() for doc_id in doc_ids)
+    return {
+        query_id: max(doc_ids, key=lambda doc_id: (shared[doc_id], doc_id), default=query_id)
+        for query_id, doc_ids in relevant.items()
+    }
 
 
 # --- the files ------------------------------------------------------------------------

@@ -43,7 +43,7 @@ class BM25:
         self.stopwords = stopwords
         self.idf = idf
 
-    def build(self, corpus: Corpus, folder: Path) -> None:
+    def build(self, corpus: Corpus, folder: Path, brief: Brief) -> None:  # noqa: ARG002
         """Index the corpus; about 2.5 KB of memory a document."""
         index = self._index([words_of(document) for document in corpus])
         if index is not None:

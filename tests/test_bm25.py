@@ -34,7 +34,7 @@ def opened(tmp_path: Path, texts: list[str], **options) -> tuple[BM25, Corpus]:
     write_corpus([Document("", text) for text in texts], tmp_path / "c", tmp_path / "natives")
     corpus, system = Corpus(tmp_path / "c"), BM25(**options)
     (tmp_path / "i").mkdir(exist_ok=True)
-    system.build(corpus, tmp_path / "i")
+    system.build(corpus, tmp_path / "i", Brief())
     system.open(corpus, tmp_path / "i", Brief())
     return system, corpus
 
@@ -76,7 +76,9 @@ def test_idf_of_the_pool_is_bm25_over_the_pool_alone(tmp_path: Path) -> None:
     pool = tuple(d.id for d in corpus if "red" in d.text)
     expected = slow_bm25("red fox", [corpus[d].text for d in pool])
     (hits,) = system.retrieve([Query("q", "red fox", pool)], 9)
-    assert {h.id: h.score for h in hits} == pytest.approx(dict(zip(pool, expected, strict=True)), abs=1e-5)
+    assert {h.id: h.score for h in hits} == pytest.approx(
+        dict(zip(pool, expected, strict=True)), abs=1e-5
+    )
     whole, _ = opened(tmp_path, TEXTS)
     (other,) = whole.retrieve([Query("q", "red fox", pool)], 9)
     assert [h.score for h in other] != pytest.approx([h.score for h in hits], abs=1e-3)

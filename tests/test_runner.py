@@ -142,10 +142,10 @@ def test_changed_source_is_another_key(tmp_path: Path, monkeypatch) -> None:
     for text in ("LIMIT = 1\n", "LIMIT = 2\n"):
         module.write_text(text)
         manifest.sources.cache_clear()
-        keys.append(manifest.sources("own_system")["own_system"])
+        keys.append(manifest.sources("own_system", manifest.RUNNER)["own_system"])
     assert keys[0] != keys[1]
     assert "systems.ranking" in manifest.sources("systems.bm25")
-    assert "harness.run.stages" in manifest.sources("own_system")
+    assert "harness.run.stages" in manifest.sources("own_system", manifest.RUNNER)
 
 
 def test_stages_shared_by_two_pipelines_run_once() -> None:
@@ -201,7 +201,7 @@ def test_an_index_is_built_once_and_half_an_index_is_never_used() -> None:
     built = []
 
     class Indexed:
-        def build(self, corpus, folder):
+        def build(self, corpus, folder, brief):
             built.append(folder)
             (folder / "half").write_text("x")
             if len(built) == 1:

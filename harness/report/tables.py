@@ -131,7 +131,7 @@ def _table(
     task, split, setting = key
     lines = tuple(_line(key, system, rows) for system, rows in systems.items())
     metrics = list(entries[-1]["metrics"])  # type: ignore[call-overload]
-    metrics += [m for line in lines for m in line.cells if "@" in m and m not in metrics]
+    metrics += [m for line in lines if line.system == CEILING for m in line.cells]
     return Table(
         task, split, setting, bool(entries[0]["generated"]), tuple(dict.fromkeys(metrics)), lines
     )

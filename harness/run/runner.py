@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -26,7 +26,7 @@ from harness.contract import System
 from harness.data import Brief, HarnessError, Hit, Query, Questions, Reply
 from harness.prepare import DATA, native_documents, native_queries, open_questions
 from harness.run.plan import Job, Plan
-from harness.run.progress import Progress, silent
+from harness.run.progress import Advance, Progress, silent
 from harness.run.stages import Station
 from harness.run.store import RowFile, one_writer, read_rows
 from harness.spelling import Pipeline, Stage
@@ -153,7 +153,7 @@ def _parts(
         "dtype": plan.dtype,
         "batch_size": plan.batch_size,
         "files": [manifest.file_hash(Path(path)) for path in files],
-        "sources": manifest.sources(type(system).__module__),
+        "sources": manifest.sources(type(system).__module__, manifest.RUNNER),
         "versions": manifest.versions(),
     }
 
@@ -213,7 +213,7 @@ def _run_node(node: Node, table: Table, plan: Plan, data: Path, progress: Progre
     node.folder.mkdir(parents=True, exist_ok=True)
     (node.folder / "stage.json").write_text(json.dumps(dict(node.parts), indent=1) + "\n")
     label = f"{table.job.spelled.name} {node.pipeline}"
-    station = _open(node, table, plan, data)
+    station = _open(node, table, plan, data, progress)
     before = RowFile(node.after.folder / "rows.jsonl") if node.after else None
     try:
         with progress(label, len(queries), len(queries) - len(missing)) as advance:
@@ -237,7 +237,7 @@ def _batches(queries: Sequence[Query], size: int) -> Iterator[Sequence[Query]]:
     return (queries[start : start + size] for start in range(0, len(queries), size))
 
 
-def _open(node: Node, table: Table, plan: Plan, data: Path) -> Station:
+def _open(node: Node, table: Table, plan: Plan, data: Path, progress: Progress) -> Station:
     """The node's last stage, indexed and open."""
     stage = node.pipeline.stages[-1]
     system: System = registry.create("systems", stage.system)
@@ -253,16 +253,21 @@ def _open(node: Node, table: Table, plan: Plan, data: Path) -> Station:
         device=plan.device,
         dtype=plan.dtype,
     )
-    index = _indexed(system, node, table, data) if hasattr(system, "build") else None
+    index = None
+    if hasattr(system, "build"):
+        index = _indexed(system, node, table, brief, data, progress)
     if hasattr(system, "open"):
         system.open(corpus, index, brief)
     return Station(label, system, corpus, stage.depth)
 
 
-def _indexed(system: System, node: Node, table: Table, data: Path) -> Path:
+def _indexed(
+    system: System, node: Node, table: Table, brief: Brief, data: Path, progress: Progress
+) -> Path:
     """The folder of the system's index of this corpus, built once and renamed when whole."""
     stage = node.pipeline.stages[-1]
-    parts = {name: node.parts[name] for name in ("files", "sources", "versions", "dtype", "device")}
+    parts = {name: node.parts[name] for name in ("files", "versions", "dtype", "device")}
+    parts["sources"] = manifest.sources(type(system).__module__)
     corpus = json.loads((table.job.folder / "about.json").read_text(encoding="utf-8"))["corpus"]
     key = manifest.digest({**parts, "corpus": corpus, "system": str(stage.system)})
     place = data / "indexes" / key
@@ -271,11 +276,25 @@ def _indexed(system: System, node: Node, table: Table, data: Path) -> Path:
         rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         try:
-            system.build(table.questions.corpus, work)
+            with progress(f"{stage.system}: index", len(table.questions.corpus), 0) as advance:
+                system.on_progress = _steps(advance)
+                system.build(table.questions.corpus, work, brief)
             work.replace(place)
         finally:
             rmtree(work, ignore_errors=True)
     return place
+
+
+def _steps(advance: Advance) -> Callable[[int, int], None]:
+    """What a system calls with how much is done so far."""
+    before = 0
+
+    def told(done: int, _: int) -> None:
+        nonlocal before
+        advance(done - before)
+        before = done
+
+    return told
 
 
 def _translate(outside: Mapping[str, Reply], table: Table) -> dict[str, Reply]:

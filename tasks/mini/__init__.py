@@ -1,0 +1,1 @@
+"""The mini world: generated data to test the mechanism; says nothing about real data sets."""

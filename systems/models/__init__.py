@@ -1,0 +1,1 @@
+"""Neural models behind the systems. Importing them loads neither torch nor transformers."""

@@ -1,0 +1,145 @@
+"""Reads the best passages and answers: a Hugging Face causal LM or an OpenAI-compatible endpoint.
+
+One prompt for all models: the task's instruction, the passages, the question.
+
+What it does not do: demonstrations, sampling, several turns, citing what it used.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.corpus import Corpus
+from harness.data import Answer, Brief, Document, HarnessError, Query, Reply
+from systems.models.endpoint import Endpoint, checked_url
+from systems.models.hub import model_folder
+from systems.models.language import CausalLM, Generated, Prompt
+
+THOUGHT = re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL)
+
+
+class Reader:
+    """Options: the model (a name on the hub or a folder) and its ``revision``; or ``endpoint``, a
+    base URL, and the model's name there, with the key in the environment variable
+    ``api_key_env``; ``tries`` a request. ``max_input_tokens``: room for the prompt (0: all that
+    the model has; at an endpoint no limit, and a token is taken for 4 characters).
+    ``system_prompt``: none by default."""
+
+    def __init__(
+        self,
+        model: str = "",
+        endpoint: str = "",
+        api_key_env: str = "OPENAI_API_KEY",
+        revision: str = "",
+        max_input_tokens: int = 0,
+        system_prompt: str = "",
+        tries: int = 4,
+    ) -> None:
+        if not model:
+            raise HarnessError(
+                "reader needs a model.", "Write reader:model=ORG/NAME, or give its folder."
+            )
+        if max_input_tokens < 0 or tries < 1:
+            raise HarnessError(
+                f"reader:max_input_tokens={max_input_tokens},tries={tries} is wrong.",
+                "Give 0 or more tokens and 1 or more tries.",
+            )
+        self.model, self.revision = model, revision
+        self.endpoint = checked_url(endpoint) if endpoint else ""
+        self.api_key_env, self.tries = api_key_env, tries
+        self.max_input_tokens, self.system_prompt = max_input_tokens, system_prompt
+        self.deterministic = not endpoint
+
+    def files(self) -> Sequence[Path]:
+        return [] if self.endpoint else [model_folder(self.model, self.revision)]
+
+    def open(self, corpus: Corpus, folder: Path | None, brief: Brief) -> None:  # noqa: ARG002
+        self.brief = brief
+        self.lm: CausalLM | Endpoint
+        if self.endpoint:
+            self.lm = Endpoint(self.endpoint, self.model, self.api_key_env, self.tries, brief.seed)
+        else:
+            self.lm = CausalLM(self.files()[0], brief.device, brief.dtype)
+        self.room = self._room(self.lm.window)
+
+    def _room(self, window: int | None) -> int | None:
+        """How many tokens a prompt may have; None: any number."""
+        wanted = self.max_input_tokens or None
+        if window is None:
+            return wanted
+        most = window - self.brief.max_new_tokens
+        if most < 1 or (wanted or 0) > most:
+            raise HarnessError(
+                f"{self.model} holds {window} tokens: no room for {wanted or 'any'} in the prompt "
+                f"and {self.brief.max_new_tokens} in the answer.",
+                f"Write max_input_tokens={most} or less." if most > 0 else "Take another model.",
+            )
+        return wanted or most
+
+    def answer(
+        self, queries: Sequence[Query], documents: Sequence[Sequence[Document]]
+    ) -> list[Reply]:
+        """One reply a question; ``read`` are the passages that fitted, ``counts`` the tokens and
+        the passages that did not. `HarnessError` if a question does not fit without any."""
+        asked = list(zip(queries, documents, strict=True))
+        kept = [passages[: self._fitting(query, passages)] for query, passages in asked]
+        prompts = [self._prompt(query, read) for query, read in zip(queries, kept, strict=True)]
+        written = self.lm.generate(prompts, self.brief.max_new_tokens)
+        return [
+            reply_from(text, read, len(passages) - len(read))
+            for text, read, (_, passages) in zip(written, kept, asked, strict=True)
+        ]
+
+    def _fitting(self, query: Query, passages: Sequence[Document]) -> int:
+        """How many whole passages fit, best first."""
+        room = self.room
+
+        def tokens(count: int) -> int:
+            return self.lm.count(self._prompt(query, passages[:count]))
+
+        if room is None or tokens(len(passages)) <= room:
+            return len(passages)
+        fitting = bisect_right(range(len(passages)), room, key=tokens) - 1
+        if fitting < 0:
+            raise HarnessError(
+                f"the question takes {tokens(0)} tokens without any passage, "
+                f"more than the {room} there is room for.",
+                "Raise max_input_tokens= or take a model that reads more.",
+            )
+        return fitting
+
+    def _prompt(self, query: Query, passages: Sequence[Document]) -> Prompt:
+        text = prompt_text(self.brief.instruction, passages, query.text)
+        return Prompt(text, self.system_prompt)
+
+
+def prompt_text(instruction: str, passages: Sequence[Document], question: str) -> str:
+    """The one prompt: instruction, numbered passages, question."""
+    parts = [instruction] if instruction else []
+    for number, passage in enumerate(passages, 1):
+        title = f" {passage.title}" if passage.title else ""
+        parts.append(f"[{number}]{title}\n{passage.text}")
+    parts.append(f"Question: {question}\nAnswer:")
+    return "\n\n".join(parts)
+
+
+def reply_from(written: Generated, read: Sequence[Document], dropped: int) -> Reply:
+    """What is reported of one generated text."""
+    return Reply(
+        Answer(extracted(written.text)),
+        raw=written.text,
+        read=tuple(passage.id for passage in read),
+        counts={**written.counts, "passages_dropped": dropped},
+        stop=written.stop,
+    )
+
+
+def extracted(text: str) -> str:
+    """The answer in what a model wrote: its first line, without thoughts and "Answer:"."""
+    # Some templates open the thought in the prompt, so that only its end is written.
+    said = THOUGHT.sub("", text).rpartition("</think>")[2].strip()
+    said = re.sub(r"\Aanswer:", "", said, flags=re.IGNORECASE).strip()
+    return said.partition("\n")[0].strip()

@@ -1,0 +1,79 @@
+"""HotpotQA (Yang et al. 2018): two-hop questions, ten paragraphs each, supporting sentences.
+
+Row shape: github.com/hotpotqa/hotpot, "Data Structure"; the hub nests the same columns.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.contract import Setting
+from harness.data import Answer, Example, Gold, GoldKind, Loaded, RawQuestion
+from harness.score.answers import score_hotpotqa
+from tasks import shapes
+from tasks.hub import Hub
+from tasks.shapes import field
+
+HUB = Hub("hotpotqa/hotpot_qa", "distractor", "1908d6afbbead072334abe2965f91bd2709910ab")
+OFFICIAL = {"validation": ("hotpot_dev_distractor_v1.json",), "train": ("hotpot_train_v1.1.json",)}
+PARAGRAPHS = "validation_paragraphs"
+"""A split whose paragraphs are one string each: no sentence-level support."""
+
+
+class HotpotQA:
+    """Two-hop questions over ten paragraphs, supporting sentences known (distractor setting)."""
+
+    name: str = "hotpotqa"
+    metrics: tuple[str, ...] = (
+        *("EM", "F1", "SP-EM", "SP-F1", "Joint-EM", "Joint-F1"),
+        *("nDCG@10", "R@2", "R@5", "RR@10", "AP"),
+    )
+    splits: tuple[str, ...] = ("validation", "train", PARAGRAPHS)
+    settings: tuple[Setting, ...] = ("pool", "corpus")
+    kind: GoldKind = "official"
+    group_by: Literal["question", "documents"] = "documents"
+    rel: int = 1
+    instruction: str = "Answer with a few words taken from the passages, or with yes or no."
+    max_new_tokens: int = 32
+    licence: str = "CC BY-SA 4.0"
+    citation: str = "Yang et al. 2018, HotpotQA, EMNLP"
+    version: str = "1"
+    offline: bool = False
+    generated: bool = False
+
+    def files(self, source: Path | None, split: str) -> list[Path]:
+        """What `load` reads, for checksums."""
+        return shapes.split_files(source, split, HUB, OFFICIAL.get(split, ()))
+
+    def load(self, source: Path | None, split: str, limit: int | None) -> Loaded:
+        """Questions of a split; see `Task.load`."""
+        rows = shapes.rows(self.files(source, split))
+        return shapes.pooled(rows, partial(self.question, whole=split == PARAGRAPHS), limit)
+
+    def question(
+        self, row: Any, place: str, notes: Counter[str], whole: bool = False
+    ) -> RawQuestion:
+        """One row; sentences carry the spaces between them."""
+        candidates, sentences = shapes.supported(row, place, notes, "", whole)
+        return RawQuestion(
+            shapes.identifier(row, place),
+            field(row, "question", str, place),
+            candidates,
+            answers=(field(row, "answer", str, place),),
+            sentences=sentences,
+            where=place,
+        )
+
+    def score(
+        self, answer: Answer, support: Sequence[tuple[str, int]] | None, gold: Gold
+    ) -> dict[str, float]:
+        """As hotpot_evaluate_v1.py; see `score_hotpotqa`."""
+        return score_hotpotqa(answer, support, gold)
+
+    def examples(self, source: Path | None, seed: int) -> Iterator[Example]:
+        """From the train split; see `shapes.examples`."""
+        return shapes.examples(self.load(shapes.beside(source), "train", None).questions, seed)

@@ -1,0 +1,214 @@
+"""The mini world asked in the five official row shapes, through the same parsers as real data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.contract import Setting
+from harness.data import Document, HarnessError, Loaded, RawQuestion
+from harness.score.normalise import triviaqa_normal
+from tasks import shapes
+from tasks.hotpotqa import HotpotQA
+from tasks.mini.world import VERSION, Entity, Question, World, words_of
+from tasks.msmarco import MSMarcoQA
+from tasks.musique import MuSiQue
+from tasks.triviaqa import TriviaQA
+from tasks.twowiki import TwoWiki
+
+
+class Mini:
+    """What the mini tasks share: ``documents`` of the world, ``questions`` asked, ``seed``."""
+
+    kinds: tuple[str, ...] = ("bridge", "comparison")
+    size: int = 10
+    splits: tuple[str, ...] = ("test", "train")
+    settings: tuple[Setting, ...] = ("pool", "corpus")
+    group_by: Literal["question", "documents"] = "documents"
+    licence: str = "generated, as free as the harness"
+    citation: str = ""
+    version: str = VERSION
+    offline: bool = True
+    generated: bool = True
+    question: Any
+
+    def __init__(self, documents: int = 2000, questions: int = 200, seed: int = 0) -> None:
+        self.documents, self.questions, self.seed = documents, questions, seed
+
+    def files(self, source: Path | None, split: str) -> list[Path]:  # noqa: ARG002
+        """None: everything is generated."""
+        return []
+
+    def load(self, source: Path | None, split: str, limit: int | None) -> Loaded:
+        """Generate the split's world; see `Task.load`."""
+        if source is not None:
+            raise HarnessError("a mini task is generated from its seed.", "Leave --from out.")
+        world = World(self.documents, self.seed, split)
+        self.aliases = {each.id: (each.alias,) for each in world.entities if each.alias}
+        rows = enumerate(self.rows(world), 1)
+        loaded = shapes.pooled(((f"mini row {n}", row) for n, row in rows), self.parse, limit)
+        loaded.documents = map(self.document, world.entities)
+        return loaded
+
+    def rows(self, world: World) -> Iterator[dict[str, Any]]:
+        """The questions as rows of the real task's files."""
+        for question in world.questions(self.kinds, self.questions):
+            yield self.row(question, world.pool(question, self.size))
+
+    def row(self, question: Question, pool: list[Entity]) -> dict[str, Any]:
+        """One question in the real task's shape."""
+        raise NotImplementedError
+
+    def parse(self, row: Any, place: str, notes: Counter[str]) -> RawQuestion | None:
+        """The real task's parser."""
+        found: RawQuestion | None = self.question(row, place, notes)
+        return found
+
+    def document(self, entity: Entity) -> Document:
+        """An entity's passage, as the real task's parser makes it."""
+        return Document("", " ".join(entity.sentences), entity.name)
+
+
+def _spaced(entity: Entity) -> list[str]:
+    """Sentences that carry the space before them."""
+    return [f" {each}" if number else each for number, each in enumerate(entity.sentences)]
+
+
+def _facts(question: Question) -> list[list[Any]]:
+    """(title, sentence) of each step, and of the alias where the question uses it."""
+    facts = []
+    for subject, relation in question.steps:
+        if subject.alias and subject.alias.lower() in words_of(question.text):
+            facts.append([subject.name, 0])
+        facts.append([subject.name, subject.stated.index(relation)])
+    return facts
+
+
+def _gold(question: Question) -> set[Entity]:
+    return {subject for subject, _ in question.steps}
+
+
+class MiniHotpotQA(Mini, HotpotQA):
+    """Generated: bridge and comparison questions in HotpotQA's shape."""
+
+    name: str = "mini-hotpotqa"
+
+    def row(self, question: Question, pool: list[Entity]) -> dict[str, Any]:
+        return {
+            "_id": question.id,
+            "question": question.text,
+            "answer": question.answer,
+            "type": question.kind,
+            "level": "hard",
+            "supporting_facts": _facts(question),
+            "context": [[entity.name, _spaced(entity)] for entity in pool],
+        }
+
+    def document(self, entity: Entity) -> Document:
+        return Document("", " ".join(entity.sentences), entity.name, tuple(_spaced(entity)))
+
+
+class MiniTwoWiki(Mini, TwoWiki):
+    """Generated: bridge and comparison questions in 2WikiMultihopQA's shape, with aliases."""
+
+    name: str = "mini-2wikimultihopqa"
+    document = MiniHotpotQA.document
+
+    def row(self, question: Question, pool: list[Entity]) -> dict[str, Any]:
+        objects = [(subject, by, subject.facts[by]) for subject, by in question.steps]
+        compared = question.kind == "comparison"
+        return {
+            "_id": question.id,
+            "type": "comparison" if compared else "compositional",
+            "question": question.text,
+            "context": [[entity.name, entity.sentences] for entity in pool],
+            "supporting_facts": _facts(question),
+            "evidences": [[subject.name, by, found.name] for subject, by, found in objects],
+            "answer": question.answer,
+            "evidences_id": [[subject.id, by, found.id] for subject, by, found in objects],
+            "answer_id": None if compared else objects[-1][2].id,
+        }
+
+    def parse(self, row: Any, place: str, notes: Counter[str]) -> RawQuestion | None:
+        return self.question(row, place, notes, aliases=self.aliases)  # type: ignore[no-any-return]
+
+
+class MiniMuSiQue(Mini, MuSiQue):
+    """Generated: two-hop questions over twenty passages in MuSiQue's shape."""
+
+    name: str = "mini-musique"
+    kinds: tuple[str, ...] = ("bridge",)
+    size: int = 20
+
+    def row(self, question: Question, pool: list[Entity]) -> dict[str, Any]:
+        gold = _gold(question)
+        return {
+            "id": f"2hop__{question.id}",
+            "paragraphs": [
+                {
+                    "idx": number,
+                    "title": entity.name,
+                    "paragraph_text": " ".join(entity.sentences),
+                    "is_supporting": entity in gold,
+                }
+                for number, entity in enumerate(pool)
+            ],
+            "question": question.text,
+            "question_decomposition": [],
+            "answer": question.answer,
+            "answer_aliases": [question.alias] if question.alias else [],
+            "answerable": True,
+        }
+
+
+class MiniTriviaQA(Mini, TriviaQA):
+    """Generated: one-hop questions in TriviaQA's shape; a passage is relevant by its words."""
+
+    name: str = "mini-triviaqa"
+    kinds: tuple[str, ...] = ("single",)
+
+    def row(self, question: Question, pool: list[Entity]) -> dict[str, Any]:
+        aliases = [question.answer, *([question.alias] if question.alias else [])]
+        columns = ("doc_source", "filename", "title", "wiki_context")
+        pages = [
+            ("", f"{entity.id}.txt", entity.name, " ".join(entity.sentences)) for entity in pool
+        ]
+        return {
+            "question": question.text,
+            "question_id": question.id,
+            "question_source": "",
+            "entity_pages": dict(zip(columns, map(list, zip(*pages, strict=True)), strict=True)),
+            "search_results": {"title": [], "search_context": []},
+            "answer": {
+                "value": question.answer,
+                "aliases": aliases,
+                "normalized_aliases": list(map(triviaqa_normal, aliases)),
+            },
+        }
+
+
+class MiniMSMarco(Mini, MSMarcoQA):
+    """Generated: one-hop questions in MS MARCO's shape, passages without titles."""
+
+    name: str = "mini-msmarco"
+    kinds: tuple[str, ...] = ("single",)
+
+    def row(self, question: Question, pool: list[Entity]) -> dict[str, Any]:
+        gold = _gold(question)
+        return {
+            "query_id": int(question.id),
+            "query": question.text,
+            "query_type": "entity",
+            "passages": {
+                "is_selected": [int(entity in gold) for entity in pool],
+                "passage_text": [" ".join(entity.sentences) for entity in pool],
+                "url": [""] * len(pool),
+            },
+            "answers": [question.answer],
+            "wellFormedAnswers": [],
+        }
+
+    def document(self, entity: Entity) -> Document:
+        return Document("", " ".join(entity.sentences))

@@ -1,0 +1,117 @@
+"""MuSiQue (Trivedi et al. 2022): two to four hops, twenty paragraphs, supporting paragraphs.
+
+Row shape: github.com/StonyBrookNLP/musique. ``version=full`` adds the unanswerable twins, which
+have the id of their answerable row; here theirs ends in ``:unanswerable``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.contract import Setting
+from harness.data import (
+    Answer,
+    Candidate,
+    Document,
+    Example,
+    Gold,
+    GoldKind,
+    HarnessError,
+    Loaded,
+    RawQuestion,
+)
+from harness.score.answers import musique_support, score_musique
+from tasks import shapes
+from tasks.hub import Hub
+from tasks.shapes import field
+
+HUB = Hub("bdsaglam/musique", "answerable", "22873a405dd809893b22ada0b499299fb612d2df")
+PART = {"validation": "dev", "train": "train"}
+PARAGRAPH = ("title", "paragraph_text", "is_supporting")
+
+
+class MuSiQue:
+    """Questions of two to four hops over twenty paragraphs, supporting paragraphs known."""
+
+    name: str = "musique"
+    metrics: tuple[str, ...] = (
+        *("EM", "F1", "Support-F1", "nDCG@10", "R@5", "R@10", "RR@10", "AP"),
+    )
+    splits: tuple[str, ...] = ("validation", "train")
+    settings: tuple[Setting, ...] = ("pool", "corpus")
+    kind: GoldKind = "official"
+    group_by: Literal["question", "documents"] = "documents"
+    rel: int = 1
+    instruction: str = "Answer with a few words taken from the passages."
+    max_new_tokens: int = 32
+    licence: str = "CC BY 4.0"
+    citation: str = "Trivedi et al. 2022, MuSiQue, TACL"
+    version: str = "1"
+    offline: bool = False
+    generated: bool = False
+
+    def __init__(self, version: Literal["ans", "full"] = "ans") -> None:
+        self.data_version = version
+
+    def files(self, source: Path | None, split: str) -> list[Path]:
+        """What `load` reads, for checksums."""
+        if source is None and self.data_version == "full":
+            raise HarnessError(
+                "MuSiQue-Full is not on the hub.", "Give the official file with --from PATH."
+            )
+        official = f"musique_{self.data_version}_v1.0_{PART[split]}.jsonl"
+        return shapes.split_files(source, split, HUB, (official,))
+
+    def load(self, source: Path | None, split: str, limit: int | None) -> Loaded:
+        """Questions of a split; see `Task.load`."""
+        return shapes.pooled(shapes.rows(self.files(source, split)), self.question, limit)
+
+    def question(self, row: Any, place: str, notes: Counter[str]) -> RawQuestion:
+        """One row. An unanswerable question has no relevant paragraph and no answer."""
+        answerable = shapes.optional(row, "answerable", bool, True, place)
+        if not answerable:
+            notes["unanswerable questions"] += 1
+        candidates = tuple(
+            Candidate(
+                Document(
+                    "",
+                    field(paragraph, "paragraph_text", str, place),
+                    field(paragraph, "title", str, place),
+                ),
+                int(answerable and field(paragraph, "is_supporting", bool, place)),
+            )
+            for paragraph in shapes.rows_of(row, "paragraphs", PARAGRAPH, place)
+        )
+        answer, aliases = (
+            field(row, "answer", str, place),
+            shapes.texts(row, "answer_aliases", place),
+        )
+        return RawQuestion(
+            shapes.identifier(row, place) + ("" if answerable else ":unanswerable"),
+            field(row, "question", str, place),
+            candidates,
+            answers=tuple(dict.fromkeys((answer, *aliases))) if answerable else (),
+            answerable=answerable,
+            where=place,
+        )
+
+    def score(
+        self,
+        answer: Answer,
+        support: Sequence[tuple[str, int]] | None,  # noqa: ARG002
+        gold: Gold,
+    ) -> dict[str, float]:
+        """As evaluate_v1.0.py; support is compared by paragraph, here the document's id."""
+        scores = score_musique(answer, None, gold)
+        if gold.answerable and answer.evidence is not None:
+            relevant = {doc_id for doc_id, grade in gold.relevance.items() if grade > 0}
+            named = {evidence.doc_id for evidence in answer.evidence}
+            scores["Support-F1"] = musique_support(named, relevant).f1
+        return scores
+
+    def examples(self, source: Path | None, seed: int) -> Iterator[Example]:
+        """From the train split; see `shapes.examples`."""
+        return shapes.examples(self.load(shapes.beside(source), "train", None).questions, seed)

@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.data import HarnessError
+from systems.models.hub import library, model_folder
+
+torch = pytest.importorskip("torch", reason="needs the models extra")
+transformers = pytest.importorskip("transformers", reason="needs the models extra")
+
+import tiny_models  # noqa: E402
+
+from systems.models.encoder import Encoder, pooled  # noqa: E402
+
+TEXTS = [
+    "the river",
+    "",
+    "Mira Kolen was born in Brno and lived near the river. " * 9,
+    "tower",
+    "é",
+]
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: Any) -> Path:
+    return tiny_models.make_bert(tmp_path_factory.mktemp("bert"))
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: Any) -> Path:
+    return tiny_models.make_llama(tmp_path_factory.mktemp("llama"))
+
+
+def alone(folder: Path, text: str, pooling: str, length: int) -> Any:
+    """One text straight through transformers, without padding."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    ids = tokenizer(text, truncation=True, max_length=length, return_tensors="pt")["input_ids"]
+    with torch.inference_mode():
+        hidden = model(input_ids=ids).last_hidden_state[0]
+    vector = {"mean": hidden.mean(0), "last": hidden[-1], "cls": hidden[0]}[pooling]
+    return vector.numpy()
+
+
+@pytest.mark.parametrize("pooling", ["mean", "last", "cls"])
+@pytest.mark.parametrize("kind", ["bert", "llama"])
+def test_batches_give_what_each_text_gives_alone(kind: str, pooling: str, request: Any) -> None:
+    folder = request.getfixturevalue(kind)
+    length = 40
+    for batch_size in (1, 2, 5):
+        encoder = Encoder(
+            folder, pooling=pooling, normalize=False, max_length=length, batch_size=batch_size
+        )
+        found = encoder.encode(TEXTS)
+        assert found.dtype == np.float32 and found.shape == (5, 32)
+        for text, vector in zip(TEXTS, found, strict=True):
+            np.testing.assert_allclose(vector, alone(folder, text, pooling, length), atol=1e-5)
+
+
+def test_order_of_texts_does_not_matter(bert: Path) -> None:
+    encoder = Encoder(bert, batch_size=2)
+    np.testing.assert_allclose(encoder.encode(TEXTS)[::-1], encoder.encode(TEXTS[::-1]), atol=1e-5)
+
+
+def test_normalised_vectors_have_length_one(bert: Path) -> None:
+    found = Encoder(bert).encode(TEXTS)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+    plain = Encoder(bert, normalize=False).encode(TEXTS)
+    np.testing.assert_allclose(
+        found, plain / np.linalg.norm(plain, axis=1, keepdims=True), atol=1e-5
+    )
+
+
+def test_texts_are_cut_at_the_positions_of_the_model(bert: Path) -> None:
+    encoder = Encoder(bert, max_length=512)
+    assert encoder.max_length == 64
+    assert np.isfinite(encoder.encode(["river " * 500])).all()
+
+
+@pytest.mark.parametrize("how", ["mean", "last", "cls"])
+def test_pooling_ignores_padding_on_either_side(how: Any) -> None:
+    hidden = torch.arange(24.0).reshape(1, 4, 6)
+    trash = torch.full((1, 3, 6), float("nan"))
+    ones, zeros = torch.ones(1, 4, dtype=torch.long), torch.zeros(1, 3, dtype=torch.long)
+    bare = pooled(hidden, ones, how)
+    right = pooled(torch.cat([hidden, trash], 1), torch.cat([ones, zeros], 1), how)
+    left = pooled(torch.cat([trash, hidden], 1), torch.cat([zeros, ones], 1), how)
+    expected = {"mean": hidden.mean(1), "last": hidden[:, -1], "cls": hidden[:, 0]}[how]
+    for found in (bare, right, left):
+        torch.testing.assert_close(found, expected)
+
+
+def test_a_model_that_gives_nan_is_an_error(tmp_path: Path) -> None:
+    folder = tiny_models.make_bert(tmp_path)
+    model = transformers.BertModel.from_pretrained(folder)
+    torch.nn.init.constant_(model.embeddings.LayerNorm.weight, float("nan"))
+    model.save_pretrained(folder)
+    with pytest.raises(HarnessError, match="not finite"):
+        Encoder(folder).encode(["river"])
+
+
+def test_a_checkpoint_of_another_kind_is_an_error(bert: Path) -> None:
+    from systems.models.language import CausalLM
+
+    with pytest.raises(HarnessError, match=r"lacks .* weights"):
+        CausalLM(bert)
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({"device": "cuda:99"}, "cuda:99"),
+        ({"device": "abacus"}, "abacus"),
+        ({"dtype": "int8"}, "int8"),
+    ],
+)
+def test_impossible_device_or_dtype_is_one_sentence(
+    bert: Path, options: dict[str, str], said: str
+) -> None:
+    with pytest.raises(HarnessError, match=said):
+        Encoder(bert, **options)  # type: ignore[arg-type]
+
+
+def test_bfloat16_stays_close(bert: Path) -> None:
+    rough, fine = Encoder(bert, dtype="bfloat16").encode(TEXTS), Encoder(bert).encode(TEXTS)
+    assert ((rough * fine).sum(axis=1) > 0.98).all()
+
+
+# --- where models come from -----------------------------------------------------------
+
+
+def test_a_name_leads_to_its_snapshot_in_the_cache(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = tmp_path / "models--acme--bert"
+    snapshot = repository / "snapshots" / ("a" * 40)
+    snapshot.parent.mkdir(parents=True)
+    snapshot.symlink_to(bert)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("a" * 40)
+    (repository / "refs" / "v2").write_text("b" * 40)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    for revision in ("", "main", "a" * 40):
+        found = model_folder("acme/bert", revision)
+        assert found == snapshot
+    assert Encoder(found).size == 32
+    with pytest.raises(HarnessError, match="hf download acme/bert --revision v2"):
+        model_folder("acme/bert", "v2")
+    with pytest.raises(HarnessError, match="`hf download acme/other` and"):
+        model_folder("acme/other")
+
+
+def test_wrong_names_and_folders_are_one_sentence(bert: Path, tmp_path: Path) -> None:
+    with pytest.raises(HarnessError, match="does not exist"):
+        model_folder(str(tmp_path / "nowhere"))
+    with pytest.raises(HarnessError, match="neither a folder nor"):
+        model_folder("no such name")
+    with pytest.raises(HarnessError, match="no revisions"):
+        model_folder(str(bert), "main")
+    with pytest.raises(HarnessError, match=r"no config\.json"):
+        model_folder(str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"a pickle")
+    with pytest.raises(HarnessError, match="pickled ones are never opened"):
+        model_folder(str(tmp_path))
+
+
+def test_torn_weights_are_one_sentence(tmp_path: Path) -> None:
+    folder = tiny_models.make_bert(tmp_path)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(HarnessError, match="cannot be loaded"):
+        Encoder(folder)
+
+
+def test_code_in_a_checkpoint_is_never_run(tmp_path: Path) -> None:
+    folder = tiny_models.make_bert(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Own", "AutoModel": "own.Own"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(HarnessError, match="cannot be loaded"):
+        Encoder(folder)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_missing_package_says_what_to_install() -> None:
+    with pytest.raises(HarnessError, match=r"pip install 'retrieval-qa-harness\[models\]'"):
+        library("no_such_package")
+
+
+def test_importing_the_systems_loads_no_heavy_package() -> None:
+    code = (
+        "import sys, systems.e5, systems.reader, systems.models.language\n"
+        "print({'torch', 'transformers', 'huggingface_hub', 'tokenizers'} & set(sys.modules))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "set()"

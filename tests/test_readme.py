@@ -1,0 +1,48 @@
+"""What the README shows works as it stands."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from harness import api
+from harness.registry import table
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize("code", BLOCKS, ids=["five lines", "a system", "a task"])
+def test_its_python_runs_and_prints_a_table(code: str, capsys) -> None:
+    exec(compile(code, "README.md", "exec"), {})
+    assert "nDCG@10" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("code", BLOCKS[1:])
+def test_a_system_and_a_task_are_twenty_lines_each(code: str) -> None:
+    body = re.split(r"\n(?=@api|CAPITALS)", code, maxsplit=1)[1].rpartition("print(")[0]
+    assert len([line for line in body.splitlines() if line.strip()]) <= 20
+
+
+def test_it_names_every_task_and_system() -> None:
+    for kind in ("tasks", "systems"):
+        for name in table(kind):
+            if name not in ("toy", "jsonl") and not name.startswith("mini"):
+                assert f"`{name}`" in README or f"`{name.removeprefix('msmarco')}`" in README, name
+
+
+def test_a_plugged_in_package_is_used_by_the_same_path(tmp_path: Path, monkeypatch, capsys) -> None:
+    (tmp_path / "their_package.py").write_text(BLOCKS[1].rpartition("print(")[0])
+    info = tmp_path / "their_package-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-package\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[harness.systems]\ntheirs = their_package:Overlap\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    folder = api.run(["toy"], ["theirs:shortest=2"])
+    entry = json.loads((folder / "manifest.json").read_text())["pipelines"][0]
+    stage = json.loads((folder / entry["rows"]).with_name("stage.json").read_text())
+    assert entry["system"] == "theirs:shortest=2"
+    assert "their_package" in stage["sources"]

@@ -1,0 +1,143 @@
+"""Tiny models with seeded random weights, saved in the official formats, for tests.
+
+Weights are drawn wide, so that what goes in really changes what comes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+from harness.corpus import Corpus, write_corpus
+from harness.data import Document
+
+TEXTS = (
+    "The tower of Ostrava was built by Mira Kolen in the year 1874.",
+    "Mira Kolen was born in Brno and lived near the river.",
+    "Question: which river flows past the tower? Answer: the Morava.",
+    "passage: query: [1] [2] [3] who built what, when and where",
+)
+SPECIAL = ("<pad>", "<s>", "</s>", "[CLS]", "[SEP]", "<|im_start|>", "<|im_end|>")
+CHAT = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+WIDE = {"hidden_size": 32, "num_hidden_layers": 2, "initializer_range": 0.3}
+HEADS = {"num_attention_heads": 4, "intermediate_size": 48}
+
+
+def corpus_of(documents: list[Document], folder: Path) -> Corpus:
+    """A corpus folder with these documents, opened."""
+    folder.mkdir(parents=True)
+    write_corpus(documents, folder, folder / "natives.txt")
+    return Corpus(folder)
+
+
+def make_tokenizer(**special: Any) -> Any:
+    """A byte-level BPE tokenizer; ``special`` as for PreTrainedTokenizerFast."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False
+    )
+    bpe.train_from_iterator(TEXTS, trainer)
+    frame = None
+    if "cls_token" in special:
+        frame = "[CLS] $A [SEP]"
+    elif "bos_token" in special:
+        frame = f"{special['bos_token']} $A"
+    if frame:
+        ids = [(token, bpe.token_to_id(token)) for token in SPECIAL]
+        bpe.post_processor = processors.TemplateProcessing(single=frame, special_tokens=ids)
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=bpe, **special)
+
+
+def _saved(model: Any, tokenizer: Any, folder: Path) -> Path:
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_bert(folder: Path, seed: int = 0) -> Path:
+    """A BERT-shaped encoder, 64 positions."""
+    tokenizer = make_tokenizer(pad_token="<pad>", cls_token="[CLS]", sep_token="[SEP]")
+    torch.manual_seed(seed)
+    config = transformers.BertConfig(
+        vocab_size=len(tokenizer), max_position_embeddings=64, **WIDE, **HEADS
+    )
+    return _saved(transformers.BertModel(config), tokenizer, folder)
+
+
+def make_llama(folder: Path, seed: int = 0) -> Path:
+    """A Llama-shaped language model, 256 positions; its tokenizer has no padding token."""
+    tokenizer = make_tokenizer(bos_token="<s>", eos_token="</s>")
+    torch.manual_seed(seed)
+    config = transformers.LlamaConfig(
+        vocab_size=len(tokenizer),
+        max_position_embeddings=256,
+        num_key_value_heads=2,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        **WIDE,
+        **HEADS,
+    )
+    return _saved(transformers.LlamaForCausalLM(config), tokenizer, folder)
+
+
+def make_mamba2(folder: Path, seed: int = 0) -> Path:
+    """A Mamba-2 language model, which has no limit of positions."""
+    tokenizer = make_tokenizer(eos_token="</s>", pad_token="</s>")
+    torch.manual_seed(seed)
+    config = transformers.Mamba2Config(
+        vocab_size=len(tokenizer),
+        state_size=8,
+        head_dim=16,
+        num_heads=4,
+        n_groups=1,
+        expand=2,
+        chunk_size=16,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **WIDE,
+    )
+    return _saved(transformers.Mamba2ForCausalLM(config), tokenizer, folder)
+
+
+def make_qwen2(folder: Path, seed: int = 0) -> Path:
+    """A Qwen2-shaped chat model with tied embeddings, 256 positions, and unwelcome defaults."""
+    tokenizer = make_tokenizer(eos_token="<|im_end|>", pad_token="<pad>")
+    tokenizer.chat_template = CHAT
+    torch.manual_seed(seed)
+    config = transformers.Qwen2Config(
+        vocab_size=len(tokenizer),
+        max_position_embeddings=256,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        **WIDE,
+        **HEADS,
+    )
+    model = transformers.Qwen2ForCausalLM(config)
+    model.generation_config = transformers.GenerationConfig(
+        do_sample=True,
+        temperature=2.0,
+        repetition_penalty=1.9,
+        eos_token_id=[tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("</s>")],
+    )
+    return _saved(model, tokenizer, folder)
+
+
+LANGUAGE: dict[str, Callable[..., Path]] = {
+    "llama": make_llama,
+    "mamba2": make_mamba2,
+    "qwen2": make_qwen2,
+}
