@@ -5,7 +5,7 @@
 1. Harness minus system, a question at batch 1, rows on disk included: limit 0.2 ms.
 2. A whole `run` with bm25 over bare bm25s doing the same: reading the corpus, tokenising,
    indexing, retrieving 100 documents a question. Limit 1.5.
-3. The same without indexing (the index is there already), over bare retrieval.
+3. The same without indexing (the index is there already), over bare retrieval; no limit.
 
 Exit code 1 if a limit is broken.
 """
@@ -63,7 +63,9 @@ def write_folder(folder: Path, documents: int, questions: int) -> None:
 
     with (folder / "corpus.jsonl").open("w") as file:
         for n in range(documents):
-            file.write(json.dumps({"_id": f"d{n}", "title": "", "text": text(60)}) + "\n")
+            file.write(
+                json.dumps({"_id": f"d{n}", "title": "", "text": text(20 + n * 7 % 81)}) + "\n"
+            )
     with (folder / "queries.jsonl").open("w") as file:
         for n in range(questions):
             file.write(json.dumps({"_id": f"q{n}", "text": text(10)}) + "\n")
@@ -123,8 +125,8 @@ def main() -> int:
     print(f"{given.documents} documents, {len(queries)} questions, {DEPTH} hits a question")
     print(f"1. harness minus system at batch 1: {cost:.3f} ms a question (limit 0.2)")
     print(f"2. run over bare bm25s, indexing included: {ratio:.2f} (limit 1.5)")
-    print(f"3. run over bare bm25s, index there already: {again:.2f} (limit 1.5)")
-    return int(cost > 0.2 or ratio > 1.5 or again > 1.5)
+    print(f"3. run over bare bm25s, index there already: {again:.2f}")
+    return int(cost > 0.2 or ratio > 1.5)
 
 
 if __name__ == "__main__":

@@ -16,12 +16,13 @@ from array import array
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from hashlib import blake2b
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 
 from harness.data import Document, HarnessError
 
@@ -71,6 +72,10 @@ class Corpus(Sequence[Document]):
         """Every id, in order."""
         return [item.decode() for item in self._ids.tolist()]
 
+    def ids_at(self, positions: npt.NDArray[np.integer[Any]]) -> list[str]:
+        """The ids of the documents at many positions, (n,)."""
+        return [item.decode() for item in self._ids[positions].tolist()]
+
     def position(self, doc_id: str) -> int:
         """Where a document stands; `KeyError` if it does not."""
         place = self.positions([doc_id])[0]
@@ -97,14 +102,16 @@ class Corpus(Sequence[Document]):
         if isinstance(key, slice):
             return [self[place] for place in range(*key.indices(len(self)))]
         place = self.position(key) if isinstance(key, str) else range(len(self))[key]
-        end = self._offsets[place + 1]
-        row: dict[str, Any] = json.loads(self._text[self._offsets[place] : end])
-        return Document(
-            row["id"], row["text"], row.get("title", ""), tuple(row.get("sentences", ()))
-        )
+        return _document(self._text[self._offsets[place] : self._offsets[place + 1]])
 
     def __iter__(self) -> Iterator[Document]:
-        return (self[place] for place in range(len(self)))
+        ends = self._offsets.tolist()
+        return (_document(self._text[start:end]) for start, end in pairwise(ends))
+
+
+def _document(line: bytes) -> Document:
+    row = orjson.loads(line)
+    return Document(row["id"], row["text"], row.get("title", ""), tuple(row.get("sentences", ())))
 
 
 def _mapped(path: Path) -> Any:
@@ -189,7 +196,7 @@ def _line(doc_id: str, title: str, text: str, sentences: Sequence[str]) -> bytes
     row["text"] = text
     if sentences:
         row["sentences"] = list(sentences)
-    return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
 
 
 Keyed = tuple[str, str, str, str, tuple[str, ...]]

@@ -18,7 +18,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from hashlib import blake2b
+from hashlib import blake2b, file_digest
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,7 @@ def prepare(
             "generated": task.generated,
             "version": task.version,
             "licence": task.licence,
+            "files": _checksums(task, Path(source) if source else None, split),
             **_write(task, loaded, work),
         }
         _save_json(work / "task" / "about.json", about)
@@ -85,6 +86,11 @@ def prepare(
         folder = _move(work / "task", home / about["fingerprint"])
         current = {"fingerprint": about["fingerprint"], "version": task.version}
         _save_json(home / f"{split}.json", current)
+    except UnicodeEncodeError as error:
+        raise HarnessError(
+            f"{source}: half a surrogate pair stands in {str(error.object)[:60]!r}.",
+            "Mend that text: it is not valid Unicode.",
+        ) from None
     except OSError as error:
         raise HarnessError(
             f"cannot write under {data}: {error.strerror or error}.",
@@ -93,6 +99,15 @@ def prepare(
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return folder
+
+
+def _checksums(task: Task, source: Path | None, split: str) -> dict[str, str]:
+    """SHA-256 of the files that were read, by name."""
+    found = {}
+    for path in task.files(source, split):
+        with path.open("rb") as file:
+            found[path.name] = file_digest(file, "sha256").hexdigest()
+    return found
 
 
 def checked_split(task: Task, split: str | None) -> str:

@@ -10,6 +10,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -41,8 +42,13 @@ def register(kind: Kind, name: str) -> Callable[[Class], Class]:
 def table(kind: Kind) -> dict[str, str | type]:
     """Every known name: built-in, from an entry point, or registered (the later wins)."""
     built_in: Mapping[str, str] = _own_package(kind).TABLE
-    plugged = {each.name: each.value for each in entry_points(group=f"harness.{kind}")}
-    return {**built_in, **plugged, **_registered[kind]}
+    return {**built_in, **_plugged(kind, tuple(sys.path)), **_registered[kind]}
+
+
+@cache
+def _plugged(kind: Kind, path: tuple[str, ...]) -> dict[str, str]:  # noqa: ARG001
+    """Names that installed packages bring; looked up again only when the path changes."""
+    return {each.name: each.value for each in entry_points(group=f"harness.{kind}")}
 
 
 def _own_package(kind: Kind) -> Any:

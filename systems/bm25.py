@@ -17,6 +17,8 @@ from systems.ranking import Scores, corpus_hits, pool_hits
 
 NUMBA_FROM = 20_000
 """Documents from which compiling (4 s, once a process) pays; below it numpy answers."""
+TIES = 64
+"""Documents looked at beyond the cut for ties across it."""
 
 
 def words_of(document: Document) -> str:
@@ -56,6 +58,8 @@ class BM25:
         self.index = None
         if folder is not None and any(folder.iterdir()):
             self.index = bm25s.BM25.load(folder, mmap=True, load_corpus=False)
+            for name in ("data", "indices", "indptr"):  # plain arrays are indexed faster
+                self.index.scores[name] = np.asarray(self.index.scores[name])
         if self.index is not None and len(corpus) >= NUMBA_FROM:
             self.index.backend = "numba"
             self.index.activate_numba_scorer()
@@ -87,15 +91,17 @@ class BM25:
             return [self._whole(words, k) for words in tokens]
         found: list[list[Hit]] = [[] for _ in tokens]
         worded = [number for number, words in enumerate(tokens) if words]
-        # One more than asked for: a tie across the cut must be broken by id, so it is redone.
+        # More than asked for: a tie across the cut must be broken by id, so all of it is needed;
+        # where it reaches beyond the margin, the question is searched again.
+        depth = min(k + TIES, len(self.corpus))
         places, scores = self.index.retrieve(
-            [tokens[number] for number in worded], k=k + 1, show_progress=False, n_threads=0
+            [tokens[number] for number in worded], k=depth, show_progress=False, n_threads=0
         )
         for number, where, weight in zip(worded, places, scores, strict=True):
-            if weight[k - 1] == weight[k]:
+            if weight[k - 1] == weight[-1] and depth < len(self.corpus):
                 continue
             order = np.lexsort((where, -weight))[:k]
-            ids = map(self.corpus.id, where[order].tolist())
+            ids = self.corpus.ids_at(where[order])
             found[number] = list(map(Hit, ids, weight[order].tolist()))
         return [hits or self._whole(words, k) for hits, words in zip(found, tokens, strict=True)]
 

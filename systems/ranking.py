@@ -29,10 +29,7 @@ def top(scores: Scores, k: int) -> Places:
 def corpus_hits(corpus: Corpus, scores: Scores, k: int) -> list[Hit]:
     """The best ``k`` documents of a corpus from a score for each, (len(corpus),)."""
     places = top(scores, k)
-    return [
-        Hit(corpus.id(place), score)
-        for place, score in zip(places.tolist(), scores[places].tolist(), strict=True)
-    ]
+    return list(map(Hit, corpus.ids_at(places), scores[places].tolist()))
 
 
 def pool_hits(pool: Sequence[str], scores: Scores, k: int) -> list[Hit]:

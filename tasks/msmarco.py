@@ -169,9 +169,10 @@ class _Passages:
             raise HarnessError(
                 f"{source} is not a folder.", "Give the folder with corpus, queries and qrels."
             )
-        shaped = (jsonl.beir(source, prefix, self.judged) for prefix in (self.prefix, ""))
-        found = next((each for each in shaped if each), None)
-        return found or self._official(source)
+        # Without its prefix, only a split's own judgements tell that the folder is this task's.
+        prefixes = (self.prefix, "") if (source / "qrels").is_dir() else (self.prefix,)
+        shaped = (jsonl.beir(source, prefix, self.judged) for prefix in prefixes)
+        return next(filter(None, shaped), None) or self._official(source)
 
     def _official(self, folder: Path) -> tuple[jsonl.Collection, list[Path]]:
         paths = []

@@ -100,9 +100,11 @@ def test_numba_and_numpy_rank_alike_ties_across_the_cut_too(tmp_path: Path, monk
     monkeypatch.setattr(module, "NUMBA_FROM", 0)
     compiled, _ = opened(tmp_path, texts)
     assert compiled.index.backend == "numba"
-    for k, hits in expected.items():
-        assert compiled.retrieve(queries, k) == hits
-        assert all(len(each) == min(k, 30) for each in hits)
+    for margin in (1, 3, 64):
+        monkeypatch.setattr(module, "TIES", margin)
+        for k, hits in expected.items():
+            assert compiled.retrieve(queries, k) == hits
+            assert all(len(each) == min(k, 30) for each in hits)
 
 
 @pytest.mark.parametrize("texts", [["one document"], ["the"], ["", "the of"]])

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from operator import ge
 from typing import Any
 
 from harness.corpus import Corpus
@@ -27,7 +28,7 @@ class Misbehaviour(Exception):
     """What a system did wrong with one question."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Station:
     """A system ready to serve, at its place in a pipeline."""
 
@@ -36,6 +37,10 @@ class Station:
     corpus: Corpus
     depth: int | None = None
     translated: Mapping[str, Reply] | None = None
+    known: Known = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.known = Known(self.corpus)
 
     def rows(self, queries: Sequence[Query], before: Sequence[Row] | None) -> list[Row]:
         """One row a query; ``before`` are the rows of the previous stage, if there is one."""
@@ -117,14 +122,14 @@ class Station:
         return outcomes
 
     def _ranked(self, query: Query, hits: object, k: int) -> Reply:
-        return Reply(hits=check_ranking(hits, query, self.corpus, k))
+        return Reply(hits=check_ranking(hits, query, self.known, k))
 
     def _answered(self, reply: object, hits: tuple[Hit, ...]) -> Reply:
         return replace(check_reply(reply), hits=hits)
 
     def _solved(self, query: Query, reply: object) -> Reply:
         checked = check_reply(reply)
-        return replace(checked, hits=check_ranking(checked.hits, query, self.corpus, None))
+        return replace(checked, hits=check_ranking(checked.hits, query, self.known, None))
 
     def _cut(self, reply: Reply) -> Reply | Misbehaviour:
         return replace(reply, hits=reply.hits[: self.depth]) if self.depth else reply
@@ -161,43 +166,54 @@ def _as_many(outcomes: Any, queries: Sequence[Query]) -> list[Any]:
     return list(outcomes)
 
 
-def check_ranking(hits: object, query: Query, corpus: Corpus, k: int | None) -> tuple[Hit, ...]:
+def check_ranking(hits: object, query: Query, known: Known, k: int | None) -> tuple[Hit, ...]:
     """The one door for rankings: ids are strings, unique and known; scores finite and falling."""
     if not isinstance(hits, Sequence) or isinstance(hits, str):
         raise Misbehaviour(f"returned {type(hits).__name__}, expected a list of hits")
     if k is not None and len(hits) > k:
         raise Misbehaviour(f"returned {len(hits)} hits, more than the {k} asked for")
-    ids: list[str] = []
-    last = math.inf
     for hit in hits:
         if not isinstance(hit, Hit):
             raise Misbehaviour(f"returned {type(hit).__name__}, expected Hit(id, score)")
         if not isinstance(hit.id, str):
             raise Misbehaviour(f"the id {hit.id!r} is {type(hit.id).__name__}, not a string")
-        score = float(hit.score)
-        if not math.isfinite(score):
-            raise Misbehaviour(f"the score of {hit.id} is {score}")
-        if score > last:
-            raise Misbehaviour(f"scores rise at {hit.id} ({last} to {score})")
-        last = score
-        ids.append(hit.id)
-    distinct = set(ids)
-    if len(distinct) < len(ids):
-        twice = next(each for each in ids if ids.count(each) > 1)
-        raise Misbehaviour(f"ranks {twice} twice")
-    _check_known(ids, distinct, query, corpus)
+    ids = [hit.id for hit in hits]
+    scores = [hit.score for hit in hits]
+    if any(type(score) is not float for score in scores):
+        scores = list(map(float, scores))
+        hits = list(map(Hit, ids, scores))
+    if not all(map(math.isfinite, scores)):
+        wrong = next(hit for hit in hits if not math.isfinite(hit.score))
+        raise Misbehaviour(f"the score of {wrong.id} is {wrong.score}")
+    if not all(map(ge, scores, scores[1:])):
+        place = next(n for n in range(1, len(ids)) if scores[n] > scores[n - 1])
+        raise Misbehaviour(f"scores rise at {ids[place]} ({scores[place - 1]} to {scores[place]})")
+    if len(set(ids)) < len(ids):
+        raise Misbehaviour(f"ranks {next(each for each in ids if ids.count(each) > 1)} twice")
+    foreign = known.outside(ids) if query.pool is None else set(ids).difference(query.pool)
+    if foreign:
+        where = "the corpus" if query.pool is None else "the question's pool"
+        raise Misbehaviour(f"ranks {min(foreign)}, which is not in {where}")
     return tuple(hits)
 
 
-def _check_known(ids: list[str], distinct: set[str], query: Query, corpus: Corpus) -> None:
-    if query.pool is not None:
-        foreign = distinct.difference(query.pool)
-        if foreign:
-            raise Misbehaviour(f"ranks {min(foreign)}, which is not in the question's pool")
-    elif ids:
-        places = corpus.positions(ids)
-        if (places < 0).any():
-            raise Misbehaviour(f"ranks {ids[int(places.argmin())]}, which is not in the corpus")
+class Known:
+    """Ids of a corpus, remembered once looked up."""
+
+    def __init__(self, corpus: Corpus) -> None:
+        self.corpus = corpus
+        self._seen: set[str] = set()
+
+    def outside(self, ids: Sequence[str]) -> set[str]:
+        """Those of ``ids`` that the corpus does not have."""
+        fresh = [doc_id for doc_id in ids if doc_id not in self._seen]
+        places = self.corpus.positions(fresh)
+        self._seen.update(fresh)
+        if (places >= 0).all():
+            return set()
+        foreign = {doc_id for doc_id, place in zip(fresh, places, strict=True) if place < 0}
+        self._seen -= foreign
+        return foreign
 
 
 def check_reply(reply: object) -> Reply:

@@ -8,13 +8,14 @@ Fields that are empty are left out. Rows point at documents by id; they carry no
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+import orjson
 
 from harness.data import Answer, Evidence, HarnessError, Hit, Row
 
@@ -23,13 +24,13 @@ def row_line(row: Row) -> bytes:
     """A row as one line of JSON; floats are written so that they read back the same."""
     out: dict[str, Any] = {"id": row.id}
     if row.hits:
-        out["hits"] = [(hit.id, float(hit.score)) for hit in row.hits]
+        out["hits"] = row.hits
     if row.answer is not None:
         out["answer"] = _answer_json(row.answer)
     for name in ("raw", "read", "counts", "stop", "error"):
         if value := getattr(row, name):
             out[name] = value
-    return json.dumps(out, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    return orjson.dumps(out, default=list, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def _answer_json(answer: Answer) -> dict[str, Any]:
@@ -46,10 +47,10 @@ def _answer_json(answer: Answer) -> dict[str, Any]:
 def parse_row(line: bytes | str) -> Row:
     """The inverse of `row_line`; `ValueError` if the line is not whole."""
     try:
-        row = json.loads(line)
+        row = orjson.loads(line)
         return Row(
             row["id"],
-            tuple(Hit(doc_id, score) for doc_id, score in row.get("hits", ())),
+            tuple(map(Hit._make, row.get("hits", ()))),
             _parse_answer(row["answer"]) if "answer" in row else None,
             row.get("raw", ""),
             tuple(row.get("read", ())),
@@ -145,9 +146,8 @@ class RowFile:
 
     def order(self, ids: Sequence[str]) -> None:
         """Put the rows of ``ids`` first, in this order, if they are not already."""
-        wanted = [query_id for query_id in ids if query_id in self._places]
-        rest = [query_id for query_id in self._places if query_id not in set(wanted)]
-        ordered = [*wanted, *rest]
+        wanted = dict.fromkeys(query_id for query_id in ids if query_id in self._places)
+        ordered = [*wanted, *(query_id for query_id in self._places if query_id not in wanted)]
         if ordered == list(self._places):
             return
         self.close()

@@ -12,7 +12,7 @@ from harness.data import Document, HarnessError, Loaded, RawQuestion
 from harness.score.normalise import triviaqa_normal
 from tasks import shapes
 from tasks.hotpotqa import HotpotQA
-from tasks.mini.world import VERSION, Entity, Question, World, words_of
+from tasks.mini.world import VERSION, Passage, Question, World, words_of
 from tasks.msmarco import MSMarcoQA
 from tasks.musique import MuSiQue
 from tasks.triviaqa import TriviaQA
@@ -49,7 +49,7 @@ class Mini:
         self.aliases = {each.id: (each.alias,) for each in world.entities if each.alias}
         rows = enumerate(self.rows(world), 1)
         loaded = shapes.pooled(((f"mini row {n}", row) for n, row in rows), self.parse, limit)
-        loaded.documents = map(self.document, world.entities)
+        loaded.documents = map(self.document, world.passages)
         return loaded
 
     def rows(self, world: World) -> Iterator[dict[str, Any]]:
@@ -57,7 +57,7 @@ class Mini:
         for question in world.questions(self.kinds, self.questions):
             yield self.row(question, world.pool(question, self.size))
 
-    def row(self, question: Question, pool: list[Entity]) -> dict[str, Any]:
+    def row(self, question: Question, pool: list[Passage]) -> dict[str, Any]:
         """One question in the real task's shape."""
         raise NotImplementedError
 
@@ -66,28 +66,25 @@ class Mini:
         found: RawQuestion | None = self.question(row, place, notes)
         return found
 
-    def document(self, entity: Entity) -> Document:
-        """An entity's passage, as the real task's parser makes it."""
-        return Document("", " ".join(entity.sentences), entity.name)
+    def document(self, passage: Passage) -> Document:
+        """A passage of the world, as the real task's parser makes it."""
+        return Document("", " ".join(passage.sentences), passage.title)
 
 
-def _spaced(entity: Entity) -> list[str]:
+def _spaced(passage: Passage) -> list[str]:
     """Sentences that carry the space before them."""
-    return [f" {each}" if number else each for number, each in enumerate(entity.sentences)]
+    return [f" {each}" if number else each for number, each in enumerate(passage.sentences)]
 
 
 def _facts(question: Question) -> list[list[Any]]:
     """(title, sentence) of each step, and of the alias where the question uses it."""
     facts = []
     for subject, relation in question.steps:
+        passage = subject.told[relation]
         if subject.alias and subject.alias.lower() in words_of(question.text):
-            facts.append([subject.name, 0])
-        facts.append([subject.name, subject.stated.index(relation)])
+            facts.append([passage.title, 0])
+        facts.append([passage.title, passage.stated.index(relation)])
     return facts
-
-
-def _gold(question: Question) -> set[Entity]:
-    return {subject for subject, _ in question.steps}
 
 
 class MiniHotpotQA(Mini, HotpotQA):
@@ -95,7 +92,7 @@ class MiniHotpotQA(Mini, HotpotQA):
 
     name: str = "mini-hotpotqa"
 
-    def row(self, question: Question, pool: list[Entity]) -> dict[str, Any]:
+    def row(self, question: Question, pool: list[Passage]) -> dict[str, Any]:
         return {
             "_id": question.id,
             "question": question.text,
@@ -103,11 +100,11 @@ class MiniHotpotQA(Mini, HotpotQA):
             "type": question.kind,
             "level": "hard",
             "supporting_facts": _facts(question),
-            "context": [[entity.name, _spaced(entity)] for entity in pool],
+            "context": [[passage.title, _spaced(passage)] for passage in pool],
         }
 
-    def document(self, entity: Entity) -> Document:
-        return Document("", " ".join(entity.sentences), entity.name, tuple(_spaced(entity)))
+    def document(self, passage: Passage) -> Document:
+        return Document("", " ".join(passage.sentences), passage.title, tuple(_spaced(passage)))
 
 
 class MiniTwoWiki(Mini, TwoWiki):
@@ -116,14 +113,14 @@ class MiniTwoWiki(Mini, TwoWiki):
     name: str = "mini-2wikimultihopqa"
     document = MiniHotpotQA.document
 
-    def row(self, question: Question, pool: list[Entity]) -> dict[str, Any]:
+    def row(self, question: Question, pool: list[Passage]) -> dict[str, Any]:
         objects = [(subject, by, subject.facts[by]) for subject, by in question.steps]
         compared = question.kind == "comparison"
         return {
             "_id": question.id,
             "type": "comparison" if compared else "compositional",
             "question": question.text,
-            "context": [[entity.name, entity.sentences] for entity in pool],
+            "context": [[passage.title, passage.sentences] for passage in pool],
             "supporting_facts": _facts(question),
             "evidences": [[subject.name, by, found.name] for subject, by, found in objects],
             "answer": question.answer,
@@ -142,18 +139,17 @@ class MiniMuSiQue(Mini, MuSiQue):
     kinds: tuple[str, ...] = ("bridge",)
     size: int = 20
 
-    def row(self, question: Question, pool: list[Entity]) -> dict[str, Any]:
-        gold = _gold(question)
+    def row(self, question: Question, pool: list[Passage]) -> dict[str, Any]:
         return {
             "id": f"2hop__{question.id}",
             "paragraphs": [
                 {
                     "idx": number,
-                    "title": entity.name,
-                    "paragraph_text": " ".join(entity.sentences),
-                    "is_supporting": entity in gold,
+                    "title": passage.title,
+                    "paragraph_text": " ".join(passage.sentences),
+                    "is_supporting": passage in question.gold,
                 }
-                for number, entity in enumerate(pool)
+                for number, passage in enumerate(pool)
             ],
             "question": question.text,
             "question_decomposition": [],
@@ -169,11 +165,12 @@ class MiniTriviaQA(Mini, TriviaQA):
     name: str = "mini-triviaqa"
     kinds: tuple[str, ...] = ("single",)
 
-    def row(self, question: Question, pool: list[Entity]) -> dict[str, Any]:
+    def row(self, question: Question, pool: list[Passage]) -> dict[str, Any]:
         aliases = [question.answer, *([question.alias] if question.alias else [])]
         columns = ("doc_source", "filename", "title", "wiki_context")
         pages = [
-            ("", f"{entity.id}.txt", entity.name, " ".join(entity.sentences)) for entity in pool
+            ("", f"{passage.id}.txt", passage.title, " ".join(passage.sentences))
+            for passage in pool
         ]
         return {
             "question": question.text,
@@ -195,20 +192,19 @@ class MiniMSMarco(Mini, MSMarcoQA):
     name: str = "mini-msmarco"
     kinds: tuple[str, ...] = ("single",)
 
-    def row(self, question: Question, pool: list[Entity]) -> dict[str, Any]:
-        gold = _gold(question)
+    def row(self, question: Question, pool: list[Passage]) -> dict[str, Any]:
         return {
             "query_id": int(question.id),
             "query": question.text,
             "query_type": "entity",
             "passages": {
-                "is_selected": [int(entity in gold) for entity in pool],
-                "passage_text": [" ".join(entity.sentences) for entity in pool],
+                "is_selected": [int(passage in question.gold) for passage in pool],
+                "passage_text": [" ".join(passage.sentences) for passage in pool],
                 "url": [""] * len(pool),
             },
             "answers": [question.answer],
             "wellFormedAnswers": [],
         }
 
-    def document(self, entity: Entity) -> Document:
-        return Document("", " ".join(entity.sentences))
+    def document(self, passage: Passage) -> Document:
+        return Document("", " ".join(passage.sentences))

@@ -1,9 +1,9 @@
-"""A small invented world: people, towns and guilds, one passage each, and questions on them.
+"""A small invented world: people, towns and guilds, two passages each, and questions on them.
 
-One coherent world: every entity has one value a relation, stated in its own passage and nowhere
-else, so an answer follows from the gold passages and from no other. Names are made of syllables;
-people share given and family names with many near twins, and passages mention other entities,
-so words alone mislead. A name of the train split never occurs in test.
+One coherent world: every entity has one value a relation, stated in one passage and nowhere else,
+so an answer follows from the gold passages and from no other. Names are made of syllables; people
+share given and family names with many near twins, passages mention other entities, and the words
+of a question need not be those of the passage. A name of the train split never occurs in test.
 
 What it does not do yet: long documents, unanswerable questions, graded relevance, profiles.
 """
@@ -18,7 +18,7 @@ from zlib import crc32
 
 from harness.data import HarnessError
 
-VERSION = "mini-1"
+VERSION = "mini-2"
 SMALLEST = 100
 """Documents of the smallest world: below it there are too few distractors."""
 
@@ -51,15 +51,16 @@ RELATIONS = {
     ),
     "trade": (
         "trade",
-        ("{s} is known for its {o}.", "Visitors come to {s} for its {o}."),
+        ("{s} is known for {o}.", "Visitors come to {s} for {o}."),
         ("What is {s} known for?", "What do visitors seek in {s}?"),
     ),
 }
 OF = {
-    "person": ("birthplace", "teacher", "guild"),
-    "town": ("river", "trade"),
-    "guild": ("seat", "trade"),
+    "person": (("birthplace", "teacher"), ("guild", "trade")),
+    "town": (("river",), ("trade",)),
+    "guild": (("seat",), ("trade",)),
 }
+"""What the two passages of an entity state."""
 BRIDGES = (
     ("person", "birthplace", "river", "On which river lies the birthplace of {s}?"),
     ("person", "teacher", "birthplace", "Where was the teacher of {s} born?"),
@@ -75,16 +76,25 @@ TRADES = "salt wool amber glass honey ropes bells paper tiles dyes clocks barley
 
 
 @dataclass(eq=False)
+class Passage:
+    """Sentence n of it states the relation ``stated[n]`` of one entity."""
+
+    id: str
+    title: str
+    sentences: list[str]
+    stated: list[str]
+
+
+@dataclass(eq=False)
 class Entity:
-    """An entity and its passage; sentence n of it states the relation ``stated[n]``."""
+    """An entity: its value of each relation, and the passage that says so."""
 
     id: str
     kind: str
     name: str = ""
     alias: str = ""
     facts: dict[str, Entity] = field(default_factory=dict)
-    stated: list[str] = field(default_factory=list)
-    sentences: list[str] = field(default_factory=list)
+    told: dict[str, Passage] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -98,9 +108,17 @@ class Question:
     steps: tuple[tuple[Entity, str], ...]
     alias: str = ""
 
+    @property
+    def gold(self) -> list[Passage]:
+        """The passages that state the steps."""
+        return list(dict.fromkeys(subject.told[relation] for subject, relation in self.steps))
+
 
 class World:
-    """Entities and passages from a seed; pure Python and whole numbers, so the same everywhere."""
+    """Entities and passages from a seed; pure Python and whole numbers, so the same everywhere.
+
+    documents: the number of passages, rounded up to an even one
+    """
 
     def __init__(self, documents: int, seed: int, split: str) -> None:
         if documents < SMALLEST:
@@ -111,20 +129,20 @@ class World:
         self.rng = random.Random(f"{VERSION} {seed} {split}")
         self.parity = int(split == "train")
         self.taken: set[str] = set()
-        towns, guilds = documents // 5, documents // 10
-        counts = {"town": towns, "guild": guilds, "person": documents - towns - guilds}
+        size = (documents + 1) // 2
+        towns, guilds = size // 5, size // 10
+        counts = {"town": towns, "guild": guilds, "person": size - towns - guilds}
         kinds = [kind for kind, count in counts.items() for _ in range(count)]
         self.entities = [Entity(f"Q{number}", kind) for number, kind in enumerate(kinds)]
         self.of_kind = {k: [e for e in self.entities if e.kind == k] for k in counts}
         rivers = [Entity("", "river", self._word()) for _ in range(max(4, towns // 3))]
         self.of_kind |= {"river": rivers, "trade": [Entity("", "trade", t) for t in TRADES]}
-        self._name(int(documents**0.5) * 2)
-        for entity in self.entities:
-            self._write(entity)
-        self.having: defaultdict[str, list[Entity]] = defaultdict(list)
-        for entity in self.entities:
-            for word in words_of(" ".join(entity.sentences)):
-                self.having[word].append(entity)
+        self._name(int(size**0.5) * 2)
+        self.passages = [p for entity in self.entities for p in self._write(entity)]
+        self.having: defaultdict[str, list[Passage]] = defaultdict(list)
+        for passage in self.passages:
+            for word in words_of(" ".join(passage.sentences)):
+                self.having[word].append(passage)
 
     def _word(self) -> str:
         """A name that is new, and of the split's half of all names."""
@@ -148,17 +166,23 @@ class World:
         for entity in self.of_kind["town"] + self.of_kind["guild"]:
             entity.name = f"{self._word()}{' guild' if entity.kind == 'guild' else ''}"
 
-    def _write(self, entity: Entity) -> None:
-        """Its facts, and the passage that states them."""
+    def _write(self, entity: Entity) -> Iterator[Passage]:
+        """Its facts, and the passages that state them."""
         called = f", also called {entity.alias}" if entity.alias else ""
-        entity.sentences = [f"{entity.name} is a {entity.kind} of the old country{called}."]
-        entity.stated = ["name", *self.rng.sample(OF[entity.kind], len(OF[entity.kind]))]
-        for relation in entity.stated[1:]:
-            kind, wordings, _ = RELATIONS[relation]
-            others = [e for e in self.rng.sample(self.of_kind[kind], 2) if e is not entity]
-            entity.facts[relation] = others[0]
-            said = self.rng.choice(wordings).format(s=entity.name, o=others[0].name)
-            entity.sentences.append(said)
+        for number, relations in enumerate(OF[entity.kind], 1):
+            stated = self.rng.sample(relations, len(relations))
+            sentences = [f"{entity.name} is a {entity.kind} of the old country{called}."]
+            passage = Passage(
+                f"{entity.id}-{number}", f"{entity.name} ({number})", sentences, ["", *stated]
+            )
+            for relation in stated:
+                kind, wordings, _ = RELATIONS[relation]
+                found = self.rng.choice(self.of_kind[kind])
+                while found is entity:
+                    found = self.rng.choice(self.of_kind[kind])
+                entity.facts[relation], entity.told[relation] = found, passage
+                sentences.append(self.rng.choice(wordings).format(s=entity.name, o=found.name))
+            yield passage
 
     def questions(self, kinds: Sequence[str], count: int) -> Iterator[Question]:
         """Distinct questions of the kinds in turn."""
@@ -172,7 +196,7 @@ class World:
                 asked.add(question.text)
                 yield question
         raise HarnessError(
-            f"a mini world of {len(self.entities)} documents has no {count} such questions.",
+            f"a mini world of {len(self.passages)} documents has no {count} such questions.",
             "Write fewer questions= or more documents=.",
         )
 
@@ -181,7 +205,7 @@ class World:
 
     def _single(self, number: str) -> Question:
         subject = self.rng.choice(self.entities)
-        relation = self.rng.choice(OF[subject.kind])
+        relation = self.rng.choice(list(subject.facts))
         text = self.rng.choice(RELATIONS[relation][2]).format(s=self._mention(subject))
         found = subject.facts[relation]
         return Question(number, "single", text, found.name, ((subject, relation),), found.alias)
@@ -207,16 +231,16 @@ class World:
         steps = ((one, relation), (other, relation))
         return Question(number, "comparison", text, "yes" if alike else "no", steps)
 
-    def pool(self, question: Question, size: int) -> list[Entity]:
+    def pool(self, question: Question, size: int) -> list[Passage]:
         """The gold passages, and those that share rare words with the question or name gold."""
-        gold = list(dict.fromkeys(subject for subject, _ in question.steps))
-        likeness: Counter[Entity] = Counter()
-        for word in words_of(" ".join((question.text, *(entity.name for entity in gold)))):
-            for entity in self.having.get(word, ()):
-                likeness[entity] += 100 * len(self.entities) // len(self.having[word])
-        near = sorted(likeness, key=lambda entity: (-likeness[entity], entity.id))
-        near += self.rng.sample(self.entities, size)
-        pool = list(dict.fromkeys(gold + near))[:size]
+        named = " ".join((question.text, *(subject.name for subject, _ in question.steps)))
+        likeness: Counter[Passage] = Counter()
+        for word in words_of(named):
+            for passage in self.having.get(word, ()):
+                likeness[passage] += 100 * len(self.passages) // len(self.having[word])
+        near = sorted(likeness, key=lambda passage: (-likeness[passage], passage.id))
+        near += self.rng.sample(self.passages, size)
+        pool = list(dict.fromkeys(question.gold + near))[:size]
         return self.rng.sample(pool, len(pool))
 
 
