@@ -46,7 +46,7 @@ def slug(task: Spelled) -> str:
     """The folder name of a task: its name, and a hash of its options if it has any."""
     if not task.options:
         return task.name
-    return f"{task.name}-{blake2b(str(task).encode(), digest_size=4).hexdigest()}"
+    return f"{task.name}-{blake2b(str(task.canonical).encode(), digest_size=4).hexdigest()}"
 
 
 def prepare(

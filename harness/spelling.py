@@ -36,6 +36,11 @@ class Spelled:
         )
         return f"{self.name}:{listed}" if listed else self.name
 
+    @property
+    def canonical(self) -> Spelled:
+        """The same with its options in one order, whatever order they were typed in."""
+        return replace(self, options=tuple(sorted(self.options)))
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:
@@ -47,6 +52,11 @@ class Stage:
     def __str__(self) -> str:
         return str(self.system) + (f"@{self.depth}" if self.depth is not None else "")
 
+    @property
+    def canonical(self) -> Stage:
+        """The same with its options in one order."""
+        return replace(self, system=self.system.canonical)
+
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
@@ -56,6 +66,11 @@ class Pipeline:
 
     def __str__(self) -> str:
         return "+".join(map(str, self.stages))
+
+    @property
+    def canonical(self) -> Pipeline:
+        """The same with its options in one order."""
+        return Pipeline(tuple(stage.canonical for stage in self.stages))
 
 
 def parse_spelled(text: str, what: str = "task") -> Spelled:
@@ -78,7 +93,7 @@ def parse_spelled(text: str, what: str = "task") -> Spelled:
         if key in options:
             raise HarnessError(f"{text!r} gives {key} twice.", "Give every option once.")
         options[key] = unquote(value)
-    return Spelled(name, tuple(sorted(options.items())))
+    return Spelled(name, tuple(options.items()))
 
 
 def parse_pipeline(text: str) -> Pipeline:
@@ -101,6 +116,6 @@ def with_options(pipeline: Pipeline, options: Mapping[str, Mapping[str, str]]) -
     def changed(stage: Stage) -> Stage:
         extra = options.get(stage.system.name, {})
         merged = {**dict(stage.system.options), **extra}
-        return replace(stage, system=Spelled(stage.system.name, tuple(sorted(merged.items()))))
+        return replace(stage, system=Spelled(stage.system.name, tuple(merged.items())))
 
     return Pipeline(tuple(map(changed, pipeline.stages)))

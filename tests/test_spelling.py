@@ -36,7 +36,9 @@ def test_the_first_value_may_stand_without_a_name() -> None:
 
 
 def test_options_in_another_order_are_the_same_pipeline() -> None:
-    assert str(parse_pipeline("bm25:k1=1,b=0")) == str(parse_pipeline("bm25:b=0,k1=1"))
+    typed, other = parse_pipeline("bm25:k1=1,b=0+e5@3"), parse_pipeline("bm25:b=0,k1=1+e5@3")
+    assert typed.canonical == other.canonical
+    assert str(typed) == "bm25:k1=1,b=0+e5@3"
 
 
 @pytest.mark.parametrize(

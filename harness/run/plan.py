@@ -13,7 +13,7 @@ from typing import Any
 from harness import registry
 from harness.contract import Setting, Task
 from harness.data import HarnessError, raise_together
-from harness.prepare import DATA, checked_split, prepared
+from harness.prepare import DATA, checked_split, prepared, read_about
 from harness.score.ranking import check_measures
 from harness.spelling import Pipeline, Spelled, parse_pipeline, parse_spelled, with_options
 
@@ -27,6 +27,9 @@ class Job:
     split: str
     setting: Setting
     folder: Path
+
+    def __str__(self) -> str:
+        return f"{self.spelled} {self.split}, {self.setting}"
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,15 @@ class Plan:
     batch_size: int = 32
 
     def __str__(self) -> str:
-        tasks = ", ".join(f"{j.spelled} ({j.split}, {j.setting})" for j in self.jobs)
-        size = "all questions" if self.limit is None else f"{self.limit} questions a task"
-        names = ", ".join(map(str, self.pipelines))
-        return f"tasks: {tasks}\nsystems: {names}\nsize: {size}, seed {self.seed}"
+        tasks = "".join(f"\n  {job} of {self._size(job)}" for job in self.jobs)
+        systems = "".join(f"\n  {pipeline}" for pipeline in self.pipelines)
+        return f"tasks{tasks}\nsystems{systems}\nseed {self.seed}"
+
+    def _size(self, job: Job) -> str:
+        about = read_about(job.folder)
+        total = about["questions"]
+        asked = total if self.limit is None else min(self.limit, total)
+        return f"{total} questions ({asked} asked), {about['documents']} documents"
 
 
 def make_plan(
@@ -127,7 +135,7 @@ def _pipelines(
         except HarnessError as error:
             mistakes.append(error)
             continue
-        pipelines[str(pipeline)] = pipeline
+        pipelines.setdefault(str(pipeline.canonical), pipeline)
     for pipeline in pipelines.values():
         for stage in pipeline.stages:
             try:

@@ -96,10 +96,10 @@ def _name(plan: Plan) -> str:
 def _asked(plan: Plan) -> dict[str, Any]:
     return {
         "tasks": [
-            {"task": str(job.spelled), "split": job.split, "setting": job.setting}
+            {"task": str(job.spelled.canonical), "split": job.split, "setting": job.setting}
             for job in plan.jobs
         ],
-        "systems": [str(pipeline) for pipeline in plan.pipelines],
+        "systems": [str(pipeline.canonical) for pipeline in plan.pipelines],
         "limit": plan.limit,
         "seed": plan.seed,
         "device": plan.device,
@@ -117,13 +117,13 @@ def _table(job: Job, plan: Plan, folder: Path) -> Table:
         after: Node | None = None
         for end in range(1, len(pipeline.stages) + 1):
             prefix = Pipeline(pipeline.stages[:end])
-            node = table.nodes.get(str(prefix))
+            node = table.nodes.get(str(prefix.canonical))
             if node is None:
                 parts = _parts(prefix.stages[-1], questions, job, plan, after)
                 key = manifest.stage_key(parts)
                 home = folder / _safe(place) / f"{_safe(str(prefix))}-{key[:8]}"
                 node = Node(prefix, key, parts, home, after=after)
-                table.nodes[str(prefix)] = node
+                table.nodes[str(prefix.canonical)] = node
             after = node
         if after is not None:
             after.asked = True
@@ -144,7 +144,7 @@ def _parts(
     return {
         "fingerprint": questions.fingerprint,
         "setting": job.setting,
-        "stage": str(stage),
+        "stage": str(stage.canonical),
         "after": after.key if after else None,
         "instruction": questions.instruction,
         "max_new_tokens": job.task.max_new_tokens,
@@ -269,7 +269,7 @@ def _indexed(
     parts = {name: node.parts[name] for name in ("files", "versions", "dtype", "device")}
     parts["sources"] = manifest.sources(type(system).__module__)
     corpus = json.loads((table.job.folder / "about.json").read_text(encoding="utf-8"))["corpus"]
-    key = manifest.digest({**parts, "corpus": corpus, "system": str(stage.system)})
+    key = manifest.digest({**parts, "corpus": corpus, "system": str(stage.system.canonical)})
     place = data / "indexes" / key
     if not place.exists():
         work = place.with_name(f"{key}.{os.getpid()}.part")
