@@ -41,10 +41,10 @@ class Timed:
 
     spent = 0.0
 
-    def open(self, corpus, folder, brief) -> None:  # noqa: ANN001, ARG002
+    def open(self, corpus, folder, brief) -> None:  # noqa: ARG002
         self.hits = [Hit(corpus.id(p), -float(p)) for p in range(min(DEPTH, len(corpus)))]
 
-    def retrieve(self, queries, k):  # noqa: ANN001, ANN201
+    def retrieve(self, queries, k):
         start = time.perf_counter()
         found = [self.hits[:k] for _ in queries]
         Timed.spent += time.perf_counter() - start

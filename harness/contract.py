@@ -140,7 +140,7 @@ class System:
 
 
 def one_at_a_time(method: Callable[[Any, Query, Any], Any]) -> Callable[..., list[Any]]:
-    """Lets `retrieve` and `answer` be written for one question: ``(self, query, k or documents)``."""
+    """Lets `retrieve` and `answer` be written for one question: ``(query, k or documents)``."""
 
     @wraps(method)
     def many(self: Any, queries: Sequence[Query], rest: Any) -> list[Any]:

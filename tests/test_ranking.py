@@ -49,7 +49,7 @@ def test_floors_meet_sampled_random_orders_on_graded_data_with_unreachable_docum
 
 def test_ties_cannot_make_rr_rr10_and_p1_disagree() -> None:
     ranked = {str(i): [f"d{(i + j) % 10}" for j in range(10)] for i in range(10)}
-    values = ranking.evaluate(ranked, dict.fromkeys(ranked, {"d0": 1}), ("RR", "RR@10", "P@1"))
+    values = ranking.evaluate(ranked, {key: {"d0": 1} for key in ranked}, ("RR", "RR@10", "P@1"))
     for query_id, each in values.items():
         rank = ranked[query_id].index("d0") + 1
         assert each["RR"] == pytest.approx(1 / rank) == each["RR@10"]

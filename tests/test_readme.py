@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from readme_table import PLACE, first_table
 
 from harness import api
 from harness.registry import table
@@ -46,3 +47,9 @@ def test_a_plugged_in_package_is_used_by_the_same_path(tmp_path: Path, monkeypat
     stage = json.loads((folder / entry["rows"]).with_name("stage.json").read_text())
     assert entry["system"] == "theirs:shortest=2"
     assert "their_package" in stage["sources"]
+
+
+def test_its_table_is_what_its_command_prints(tmp_path: Path) -> None:
+    found = PLACE.search(README)
+    assert found is not None
+    assert found[0] == first_table(tmp_path)

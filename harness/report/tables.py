@@ -221,17 +221,18 @@ def _ordered(found: Iterable[Table]) -> list[Table]:
     ]
 
 
-def _cell(record: Record | None, gap: str, n: int) -> str:
+def _cell(record: Record | None, form: str, n: int) -> str:
     """Value and interval; – where there is none; n where it is not the column's."""
     if record is None:
         return "–"
     text = f"{record.value:.3f}"
     if record.low is not None and record.high is not None:
-        text += f"{gap}{record.low:.3f}–{record.high:.3f}"
-    return text if record.n == n else f"{text}{gap}n={record.n}"
+        text += form.format(f"{record.low:.3f}–{record.high:.3f}")
+    return text if record.n == n else text + form.format(f"n={record.n}")
 
 
-def _cells(table: Table, gap: str) -> list[list[str]]:
+def _cells(table: Table, form: str) -> list[list[str]]:
+    """The table as text; ``form`` is how an interval stands behind its mean."""
     shown = table.shown()
     most = {m: max(ln.cells[m].n for ln in table.lines if m in ln.cells) for m in shown}
     rows = []
@@ -259,28 +260,28 @@ def _terminal(table: Table) -> str:
     for metric in table.shown():
         grid.add_column(table.heading(metric), justify="right", no_wrap=True)
     grid.add_column("ended")
-    for row in _cells(table, "\n"):
+    for row in _cells(table, "\n{}"):
         grid.add_row(*row)
     out = StringIO()
     Console(file=out, width=80 + 16 * len(table.shown()), no_color=True).print(grid)
     return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
 
 
-def _frame(table: Table, gap: str, line_break: str) -> pandas.DataFrame:
+def _frame(table: Table, line_break: str) -> pandas.DataFrame:
     import pandas
 
     heads = [table.heading(m).replace("\n", line_break) for m in table.shown()]
-    return pandas.DataFrame(_cells(table, gap), columns=["system", *heads, "ended"])
+    return pandas.DataFrame(_cells(table, " ({})"), columns=["system", *heads, "ended"])
 
 
 def _markdown(table: Table) -> str:
-    return f"**{table.title}**\n\n{_frame(table, ' ', '<br>').to_markdown(index=False)}"
+    return f"**{table.title}**\n\n{_frame(table, '<br>').to_markdown(index=False)}"
 
 
 def _latex(table: Table) -> str:
     escaped = {c: f"\\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\^{}"}
     caption = "".join(escaped.get(c, c) for c in table.title)
-    frame = _frame(table, " ", ", ")
+    frame = _frame(table, ", ")
     styled = frame.map(lambda text: "".join(escaped.get(c, c) for c in text))
     styled.columns = ["".join(escaped.get(c, c) for c in head) for head in frame.columns]
     return str(styled.to_latex(index=False, caption=caption, escape=False))

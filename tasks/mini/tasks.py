@@ -54,7 +54,7 @@ class Mini:
 
     def rows(self, world: World) -> Iterator[dict[str, Any]]:
         """The questions as rows of the real task's files."""
-        for question in world.questions(self.kinds, self.questions):
+        for question in world.questions(self.kinds, self.questions, self.name):
             yield self.row(question, world.pool(question, self.size))
 
     def row(self, question: Question, pool: list[Passage]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from zlib import crc32
 
 from harness.data import HarnessError
 
-VERSION = "mini-2"
+VERSION = "mini-3"
 SMALLEST = 100
 """Documents of the smallest world: below it there are too few distractors."""
 
@@ -126,7 +126,8 @@ class World:
                 f"a mini world of {documents} documents is too small.",
                 f"Write documents={SMALLEST} or more.",
             )
-        self.rng = random.Random(f"{VERSION} {seed} {split}")
+        self.drawn_from = f"{VERSION} {seed} {split}"
+        self.rng = random.Random(self.drawn_from)
         self.parity = int(split == "train")
         self.taken: set[str] = set()
         size = (documents + 1) // 2
@@ -184,8 +185,9 @@ class World:
                 sentences.append(self.rng.choice(wordings).format(s=entity.name, o=found.name))
             yield passage
 
-    def questions(self, kinds: Sequence[str], count: int) -> Iterator[Question]:
-        """Distinct questions of the kinds in turn."""
+    def questions(self, kinds: Sequence[str], count: int, task: str = "") -> Iterator[Question]:
+        """Distinct questions of the kinds in turn, drawn anew for each task."""
+        self.rng = random.Random(f"{self.drawn_from} {task}")
         asked: set[str] = set()
         for _ in range(20 * count):
             if len(asked) == count:
