@@ -237,10 +237,9 @@ def _cells(table: Table, form: str) -> list[list[str]]:
     most = {m: max(ln.cells[m].n for ln in table.lines if m in ln.cells) for m in shown}
     rows = []
     for line in table.lines:
-        bound = line.system in BOUNDS
-        ends = [] if bound else _ends(line)
-        counts = "" if bound else ", ".join(ends)
-        rows.append([line.system, *(_cell(line.cells.get(m), gap, most[m]) for m in shown), counts])
+        ends = "" if line.system in BOUNDS else ", ".join(_ends(line))
+        cells = [_cell(line.cells.get(metric), form, most[metric]) for metric in shown]
+        rows.append([line.system, *cells, ends])
     return rows
 
 
