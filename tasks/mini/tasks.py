@@ -23,6 +23,7 @@ class Mini:
     """What the mini tasks share: ``documents`` of the world, ``questions`` asked, ``seed``."""
 
     kinds: tuple[str, ...] = ("bridge", "comparison")
+    name: str
     size: int = 10
     splits: tuple[str, ...] = ("test", "train")
     settings: tuple[Setting, ...] = ("pool", "corpus")
