@@ -225,21 +225,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
     words = spread(sys.argv[1:] if arguments is None else arguments)
     command: Any = typer.main.get_command(app)
-    from click import ClickException
-    from click.exceptions import Abort, Exit
-
+    code: object = 0
     try:
         code = command(words, prog_name="harness", standalone_mode=False)
     except HarnessError as error:
         for sentence in error.sentences:
             print(f"harness: {sentence}", file=sys.stderr)
         return 2
-    except Exit as stop:
+    except typer.Exit as stop:
         return stop.exit_code
-    except ClickException as error:
-        error.show()
+    except typer.TyperException as error:
+        print(f"harness: {error.format_message()} --help shows what there is.", file=sys.stderr)
         return 2
-    except (KeyboardInterrupt, Abort):
+    except (KeyboardInterrupt, typer.Abort):
         code = 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

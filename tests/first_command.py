@@ -20,7 +20,6 @@ import harness  # noqa: E402
 from harness.cli import main  # noqa: E402
 
 if __name__ == "__main__":
-    here = Path(__file__).parent.parent
-    if here in Path(harness.__file__).parents:
+    if Path(harness.__file__).parent.parent == Path(__file__).parent.parent:
         sys.exit(f"this is the checkout's harness ({harness.__file__}), not the wheel's")
     sys.exit(main(["run"]) or main(["list"]) or main(["doctor"]))

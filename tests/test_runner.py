@@ -99,6 +99,29 @@ def test_errored_questions_are_asked_again_and_good_ones_are_not() -> None:
     assert not any(row.error for row in _rows(folder))
 
 
+def test_an_error_of_an_early_stage_reaches_the_end_and_is_mended_there_too() -> None:
+    broken = True
+
+    class Moody:
+        def retrieve(self, queries, k):
+            if broken and any("3" in q.text for q in queries):
+                raise RuntimeError("not today")
+            return [[Hit(d, 0.0) for d in q.pool[:k]] for q in queries]
+
+    registry.register("systems", "moody")(Moody)
+    folder = api.run(["toy"], ["moody@3+random", "moody@3"])
+    for path in folder.rglob("rows.jsonl"):
+        errors = [row.error for row in read_rows(path) if row.error]
+        assert len(errors) == 13
+        assert all(error.startswith("moody: RuntimeError") for error in errors)
+    broken = False
+    api.run(["toy"], ["moody@3+random", "moody@3"])
+    for path in folder.rglob("rows.jsonl"):
+        rows = list(read_rows(path))
+        assert len(rows) == 40
+        assert not any(row.error for row in rows)
+
+
 def test_a_larger_limit_adds_questions_and_keeps_the_others() -> None:
     folder = api.run(["toy"], ["bm25"], limit=10, out="r")
     few = [row.id for row in _rows(folder)]

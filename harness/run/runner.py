@@ -207,6 +207,7 @@ def _run_node(node: Node, table: Table, plan: Plan, data: Path, progress: Progre
     queries = sampled(table.questions, plan.limit, plan.seed)
     path = node.folder / "rows.jsonl"
     rows = RowFile(path)
+    rows.repair()
     missing = [query.id for query in queries if query.id not in rows]
     if not missing:
         return

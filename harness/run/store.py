@@ -75,13 +75,19 @@ def _parse_answer(answer: dict[str, Any]) -> Answer:
 
 
 class RowFile:
-    """The rows of one pipeline stage: an append-only file with an index in memory."""
+    """The rows of one pipeline stage: an append-only file with an index in memory.
+
+    Opening it changes nothing; whoever is going to append calls `repair` first.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._places: dict[str, int] = {}
+        self._bad: set[str] = set()
+        self._spoiled = False
         self._file: IO[bytes] | None = None
-        self._repair()
+        if path.exists():
+            self._index()
 
     def __contains__(self, query_id: str) -> bool:
         return query_id in self._places
@@ -119,55 +125,48 @@ class RowFile:
             self._file.close()
             self._file = None
 
-    def _repair(self) -> None:
-        """Index the good rows; a torn, errored or repeated line makes the file be rewritten."""
-        if not self.path.exists():
-            return
-        good: dict[str, bytes] = {}
-        spoiled = False
+    def _index(self) -> None:
+        """Where each question's row stands; torn and repeated lines are passed over."""
+        place = 0
         with self.path.open("rb") as file:
             for line in file:
                 try:
-                    row = parse_row(line)
+                    row = parse_row(line) if line.endswith(b"\n") else None
                 except ValueError:
-                    spoiled = True
-                    continue
-                whole = line.endswith(b"\n") and not row.error and row.id not in good
-                if whole:
-                    good[row.id] = line
+                    row = None
+                if row is None or row.id in self._places:
+                    self._spoiled = True
                 else:
-                    spoiled = True
-        if spoiled:
-            _replace(self.path, good.values())
-        place = 0
-        for query_id, line in good.items():
-            self._places[query_id] = place
-            place += len(line)
+                    self._places[row.id] = place
+                    if row.error:
+                        self._bad.add(row.id)
+                place += len(line)
+
+    def repair(self) -> None:
+        """Take errored rows and torn and repeated lines out, so that they are made again."""
+        if self._spoiled or self._bad:
+            self._keep([query_id for query_id in self._places if query_id not in self._bad])
+            self._bad, self._spoiled = set(), False
 
     def order(self, ids: Sequence[str]) -> None:
         """Put the rows of ``ids`` first, in this order, if they are not already."""
         wanted = dict.fromkeys(query_id for query_id in ids if query_id in self._places)
         ordered = [*wanted, *(query_id for query_id in self._places if query_id not in wanted)]
-        if ordered == list(self._places):
-            return
+        if ordered != list(self._places):
+            self._keep(ordered)
+
+    def _keep(self, ids: Sequence[str]) -> None:
+        """Rewrite the file with these rows in this order, renamed into place when whole."""
         self.close()
-        with self.path.open("rb") as file:
-            found = {}
-            for query_id in ordered:
-                file.seek(self._places[query_id])
-                found[query_id] = file.readline()
-        _replace(self.path, found.values())
-        self._places, place = {}, 0
-        for query_id, line in found.items():
-            self._places[query_id] = place
-            place += len(line)
-
-
-def _replace(path: Path, lines: Iterable[bytes]) -> None:
-    part = path.with_suffix(".part")
-    with part.open("wb") as file:
-        file.writelines(lines)
-    part.replace(path)
+        places, place = {}, 0
+        part = self.path.with_suffix(".part")
+        with self.path.open("rb") as old, part.open("wb") as new:
+            for query_id in ids:
+                old.seek(self._places[query_id])
+                places[query_id] = place
+                place += new.write(old.readline())
+        part.replace(self.path)
+        self._places = places
 
 
 def read_rows(path: Path) -> Iterator[Row]:
