@@ -64,13 +64,11 @@ def prepare(
     spelled = parse_spelled(name)
     task = registry.task(spelled)
     split = checked_split(task, split)
-    home = data / slug(spelled)
     work = data / f".preparing-{os.getpid()}"
     shutil.rmtree(work, ignore_errors=True)
-    (work / "corpus").mkdir(parents=True)
-    (work / "task").mkdir()
     try:
-        loaded = task.load(Path(source) if source else None, split, limit)
+        (work / "corpus").mkdir(parents=True)
+        (work / "task").mkdir()
         about = {
             "task": str(spelled),
             "split": split,
@@ -79,13 +77,9 @@ def prepare(
             "version": task.version,
             "licence": task.licence,
             "files": _checksums(task, Path(source) if source else None, split),
-            **_write(task, loaded, work),
+            **_write(task, task.load(Path(source) if source else None, split, limit), work),
         }
-        _save_json(work / "task" / "about.json", about)
-        _move(work / "corpus", data / "corpora" / about["corpus"])
-        folder = _move(work / "task", home / about["fingerprint"])
-        current = {"fingerprint": about["fingerprint"], "version": task.version}
-        _save_json(home / f"{split}.json", current)
+        return _publish(about, work, data, data / slug(spelled))
     except UnicodeEncodeError as error:
         raise HarnessError(
             f"{source}: half a surrogate pair stands in {str(error.object)[:60]!r}.",
@@ -98,6 +92,15 @@ def prepare(
         ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _publish(about: dict[str, Any], work: Path, data: Path, home: Path) -> Path:
+    """Put what was written in its place, and make it the split's current data."""
+    _save_json(work / "task" / "about.json", about)
+    _move(work / "corpus", data / "corpora" / about["corpus"])
+    folder = _move(work / "task", home / about["fingerprint"])
+    current = {"fingerprint": about["fingerprint"], "version": about["version"]}
+    _save_json(home / f"{about['split']}.json", current)
     return folder
 
 

@@ -84,6 +84,15 @@ def test_idf_of_the_pool_is_bm25_over_the_pool_alone(tmp_path: Path) -> None:
     assert [h.score for h in other] != pytest.approx([h.score for h in hits], abs=1e-3)
 
 
+def test_tokenising_in_chunks_changes_no_score(tmp_path: Path, monkeypatch) -> None:
+    queries = [Query(str(n), text) for n, text in enumerate(TEXTS)]
+    whole, _ = opened(tmp_path, TEXTS)
+    expected = whole.retrieve(queries, 6)
+    monkeypatch.setattr(module, "CHUNK", 1)
+    chunked, _ = opened(tmp_path, TEXTS)
+    assert chunked.retrieve(queries, 6) == expected
+
+
 def test_every_document_of_a_pool_is_ranked_and_zeros_stand_in_id_order(tmp_path: Path) -> None:
     system, corpus = opened(tmp_path, TEXTS)
     pool = tuple(corpus.ids)

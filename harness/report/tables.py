@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -107,14 +107,14 @@ def tables(folders: Folders) -> list[Table]:
     return list(found.values())
 
 
-def _scores(folder: Path) -> dict[tuple[str, str, str], dict[str, list[dict[str, object]]]]:
+def _scores(folder: Path) -> dict[tuple[str, str, str], dict[str, list[dict[str, Any]]]]:
     """Lines of scores.jsonl by table and system."""
     path = folder / "scores.jsonl"
     if not path.exists():
         raise HarnessError(
             f"{folder} is not scored yet.", f"Score it: `python -m harness score {folder}`."
         )
-    found: dict[tuple[str, str, str], dict[str, list[dict[str, object]]]] = {}
+    found: dict[tuple[str, str, str], dict[str, list[dict[str, Any]]]] = {}
     with path.open(encoding="utf-8") as file:
         for text in file:
             line = json.loads(text)
@@ -125,24 +125,26 @@ def _scores(folder: Path) -> dict[tuple[str, str, str], dict[str, list[dict[str,
 
 def _table(
     key: tuple[str, str, str],
-    systems: dict[str, list[dict[str, object]]],
-    entries: list[dict[str, object]],
+    systems: dict[str, list[dict[str, Any]]],
+    entries: list[dict[str, Any]],
 ) -> Table:
     task, split, setting = key
-    lines = tuple(_line(key, system, rows) for system, rows in systems.items())
-    metrics = list(entries[-1]["metrics"])  # type: ignore[call-overload]
-    metrics += [m for line in lines if line.system == CEILING for m in line.cells]
+    ranked = {m: None for row in systems.get(CEILING, ()) for m in row["metrics"]}
+    lines = tuple(_line(key, system, rows, set(ranked)) for system, rows in systems.items())
+    metrics = [*entries[-1]["metrics"], *ranked]
     return Table(
         task, split, setting, bool(entries[0]["generated"]), tuple(dict.fromkeys(metrics)), lines
     )
 
 
-def _line(key: tuple[str, str, str], system: str, rows: list[dict[str, object]]) -> Line:
-    """The records of one system."""
+def _line(
+    key: tuple[str, str, str], system: str, rows: list[dict[str, Any]], ranked: set[str]
+) -> Line:
+    """The records of one system; ``ranked`` are the metrics whose gold is relevance."""
     task, split, setting = key
-    metrics = list(dict.fromkeys(name for row in rows for name in row["metrics"]))  # type: ignore[attr-defined]
+    metrics = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
     values = np.array(
-        [[row["metrics"].get(m, math.nan) for m in metrics] for row in rows],  # type: ignore[attr-defined]
+        [[row["metrics"].get(m, math.nan) for m in metrics] for row in rows],
         dtype=np.float64,
     ).reshape(len(rows), len(metrics))
     mean, low, high, groups = cluster_intervals(values, [str(row["group"]) for row in rows])
@@ -162,7 +164,7 @@ def _line(key: tuple[str, str, str], system: str, rows: list[dict[str, object]])
             None if bound or math.isnan(high[c]) else float(high[c]),
             int((~np.isnan(values[:, c])).sum()),
             int(groups[c]),
-            _gold(metric, rows),
+            _gold(metric, rows) if metric in ranked else "official",
             states.count("error"),
         )
         for c, metric in enumerate(metrics)
@@ -172,8 +174,8 @@ def _line(key: tuple[str, str, str], system: str, rows: list[dict[str, object]])
     )
 
 
-def _gold(metric: str, rows: list[dict[str, object]]) -> str:
-    kinds = {str(row["gold"]) for row in rows if metric in row["metrics"]}  # type: ignore[operator]
+def _gold(metric: str, rows: list[dict[str, Any]]) -> str:
+    kinds = {str(row["gold"]) for row in rows if metric in row["metrics"]}
     return "+".join(sorted(kinds))
 
 

@@ -1,0 +1,61 @@
+"""The shape of the house: which floor may import which, and how long a function may be."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MODULES = sorted(p for d in ("harness", "tasks", "systems") for p in (ROOT / d).rglob("*.py"))
+FORBIDDEN = {
+    "harness": {"tasks", "systems"},
+    "tasks": {"systems"},
+    "systems": {"tasks"},
+}
+"""What each package never imports: the harness reaches the other two by name only."""
+INSIDE = [
+    ("harness/data.py", {"harness.run", "harness.score", "harness.report", "harness.prepare"}),
+    ("harness/score", {"harness.report", "harness.run.runner", "harness.run.plan"}),
+    ("harness/run", {"harness.report", "harness.score.scoring"}),
+]
+HEAVY = {"torch", "transformers", "datasets", "pandas", "numba", "bm25s", "ir_measures"}
+
+
+def imported(tree: ast.AST) -> set[str]:
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+def within(name: str, packages: set[str]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_module_keeps_to_the_rules_of_the_house(path: Path) -> None:
+    tree, place = ast.parse(path.read_text()), str(path.relative_to(ROOT))
+    names = imported(tree)
+    forbidden = set(FORBIDDEN[place.partition("/")[0]])
+    for start, more in INSIDE:
+        if place.startswith(start):
+            forbidden |= more
+    assert not [name for name in names if within(name, forbidden)]
+    at_top = imported(ast.Module([n for n in tree.body if not isinstance(n, ast.If)], []))
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            at_top -= imported(node)
+    assert not [name for name in at_top if within(name, HEAVY)]
+    assert ast.get_docstring(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and node.end_lineno:
+            lines = node.end_lineno - node.body[0].lineno + 1
+            assert lines <= 40, f"{node.name}: {lines} lines"
+        if isinstance(node, ast.ExceptHandler):
+            broad = node.type is None or "Exception" in ast.unparse(node.type).split(", ")
+            assert not broad or place == "harness/run/stages.py"
