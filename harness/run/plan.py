@@ -139,8 +139,9 @@ def _pipelines(
     for pipeline in pipelines.values():
         for stage in pipeline.stages:
             try:
-                cls = registry.find("systems", stage.system.name)
-                registry.check_options(stage.system, cls)
+                system = registry.create("systems", stage.system)
+                if hasattr(system, "files"):
+                    system.files()
             except HarnessError as error:
                 mistakes.append(error)
     used = {stage.system.name for each in pipelines.values() for stage in each.stages}

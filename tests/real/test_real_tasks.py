@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from pathlib import Path
 
 import pytest
 
-from harness import registry
+from harness import api, registry
 from harness.data import Document, RawQuestion
 from harness.spelling import parse_spelled
 
@@ -99,3 +101,30 @@ def test_examples_of_real_train_files(real_data: Path) -> None:
         assert first == list(task.examples(real_data / name / "validation.jsonl.gz", 1))
         assert len(first) >= 100
         assert all(example.answer and example.documents for example in first)
+
+
+@pytest.mark.parametrize(
+    ("task", "file"),
+    [
+        ("hotpotqa", "hotpotqa/validation.jsonl.gz"),
+        ("2wikimultihopqa", "2wikimultihopqa/validation.jsonl.gz"),
+    ],
+)
+def test_hub_shape_and_file_shape_are_the_same_data(
+    real_data: Path, tmp_path: Path, task: str, file: str
+) -> None:
+    """The hub nests the official lists of lists as dicts of lists, and says ``id``."""
+    with (
+        gzip.open(real_data / file, "rt") as rows,
+        (tmp_path / "validation.jsonl").open("w") as out,
+    ):
+        for row in map(json.loads, rows):
+            row["id"] = row.pop("_id")
+            titles, sentences = zip(*row["context"], strict=True)
+            row["context"] = {"title": titles, "sentences": sentences}
+            titles, numbers = zip(*row["supporting_facts"], strict=True)
+            row["supporting_facts"] = {"title": titles, "sent_id": numbers}
+            out.write(json.dumps(row) + "\n")
+    official = api.prepare(task, real_data / file, "validation")
+    nested = api.prepare(task, tmp_path / "validation.jsonl", "validation")
+    assert official.name == nested.name
