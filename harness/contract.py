@@ -36,8 +36,8 @@ Setting = Literal["pool", "corpus"]
 class Task(Protocol):
     """A data set and its official scorer.
 
-    metrics:        what the tables show, in order: answer metrics that `score` returns and
-                    ir-measures spellings (``nDCG@10``)
+    answer_metrics:  those that `score` returns and the tables show, in order
+    ranking_metrics: ir-measures spellings (``nDCG@10``) that the tables show, in order
     splits:         the first is the default
     settings:       the first is the default
     kind:           what its relevance judgements are
@@ -51,7 +51,8 @@ class Task(Protocol):
     """
 
     name: str
-    metrics: tuple[str, ...] = ("EM", "F1", "nDCG@10", "R@5", "RR@10", "AP")
+    answer_metrics: tuple[str, ...] = ("EM", "F1")
+    ranking_metrics: tuple[str, ...] = ("nDCG@10", "R@5", "RR@10", "AP")
     splits: tuple[str, ...] = ("test",)
     settings: tuple[Setting, ...] = ("pool", "corpus")
     kind: GoldKind = "official"

@@ -275,7 +275,7 @@ def gold_line(query_id: str, gold: Gold, group: str) -> bytes:
 def read_gold(folder: Path) -> dict[str, Gold]:
     """Gold by query id."""
     golds = {}
-    for row in _rows(folder / "gold.jsonl"):
+    for row in read_lines(folder / "gold.jsonl"):
         sentences, triples = row.get("sentences"), row.get("triples")
         golds[row["id"]] = Gold(
             row["relevance"],
@@ -306,7 +306,7 @@ def open_questions(folder: Path, task: Task, setting: Setting) -> Questions:
     closed = setting == "pool"
     queries = tuple(
         Query(row["id"], row["text"], tuple(row["pool"]) if closed and "pool" in row else None)
-        for row in _rows(folder / "queries.jsonl")
+        for row in read_lines(folder / "queries.jsonl")
     )
     about = read_about(folder)
     return Questions(
@@ -340,9 +340,18 @@ def prepared(spelled: Spelled, task: Task, split: str, data: Path = DATA) -> Pat
     )
 
 
+def sample(ids: Iterable[str], limit: int | None, seed: int) -> list[str]:
+    """``limit`` ids in an order drawn from the seed: smaller limits are its beginnings."""
+
+    def drawn(query_id: str) -> bytes:
+        return blake2b(f"{seed} {query_id}".encode(), digest_size=8).digest()
+
+    return sorted(ids, key=drawn)[:limit]
+
+
 def native_queries(folder: Path) -> dict[str, str]:
     """Native query id → query id."""
-    return {row["native"]: row["id"] for row in _rows(folder / "native.jsonl")}
+    return {row["native"]: row["id"] for row in read_lines(folder / "native.jsonl")}
 
 
 def native_documents(folder: Path, corpus: Corpus, wanted: Iterable[str]) -> dict[str, str]:
@@ -350,7 +359,8 @@ def native_documents(folder: Path, corpus: Corpus, wanted: Iterable[str]) -> dic
     return find_natives(folder / "natives.txt", corpus, set(wanted))
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a file of a prepared task."""
     try:
         with path.open(encoding="utf-8") as file:
             yield from map(json.loads, file)

@@ -43,7 +43,7 @@ class Toy(Task):
     """A task made of `toy_questions`."""
 
     name = "toy"
-    metrics = ("EM", "F1", "nDCG@10", "R@2", "RR@10", "RR", "P@1", "AP")
+    ranking_metrics = ("nDCG@10", "R@2", "RR@10", "RR", "P@1", "AP")
     offline = True
 
     def __init__(self, count: int = 40) -> None:
