@@ -76,8 +76,8 @@ def prepare(
 
     folder = prepare(task, source, split, limit, data)
     about = read_about(folder)
-    typer.echo(f"{about['task']} ({about['split']}): {about['questions']} questions,", nl=False)
-    typer.echo(f" {about['documents']} documents, licence {about['licence']}")
+    typer.echo(f"{about['task']}: {about['questions']} questions, ", nl=False)
+    typer.echo(f"{about['documents']} documents, licence {about['licence']}")
     for reason, count in about["notes"].items():
         typer.echo(f"  {count} {reason}")
     typer.echo(folder)
@@ -165,16 +165,22 @@ def _unknown_option(word: str, known: Sequence[str]) -> HarnessError:
 
 
 def _show(folder: Path, metrics: Sequence[str]) -> None:
-    """Score a finished run and print its tables; without its gold, say that it is not scored."""
+    """Score a run if its scores are not those of its rows, and print its tables; without its
+    gold, say that it is not scored."""
     from harness.report.tables import report
     from harness.score.scoring import score
 
     try:
-        score(folder, metrics)
-    except HarnessError as error:
-        typer.echo(f"The rows are written but not scored: {error}", err=True)
-        return
-    typer.echo(report(folder))
+        if metrics:
+            score(folder, metrics)
+        typer.echo(report(folder))
+    except HarnessError:
+        try:
+            score(folder, metrics)
+        except HarnessError as error:
+            typer.echo(f"The rows are written but not scored: {error}", err=True)
+            return
+        typer.echo(report(folder))
 
 
 @app.command()
@@ -209,7 +215,8 @@ def spread(words: Sequence[str]) -> list[str]:
     current, fresh = "", False
     for word in words:
         if word.startswith("-"):
-            current, fresh = (word, True) if word in MANY else ("", False)
+            option, equals, _ = word.partition("=")
+            current, fresh = (option, not equals) if option in MANY else ("", False)
             out.append(word)
         elif current:
             out.extend([word] if fresh else [current, word])
@@ -235,13 +242,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except typer.Exit as stop:
         return stop.exit_code
     except typer.TyperException as error:
-        print(f"harness: {error.format_message()} --help shows what there is.", file=sys.stderr)
+        if message := error.format_message():
+            print(f"harness: {message.rstrip('.')}. --help shows all.", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        why = f"{error.filename or 'a file'}: {error.strerror or error}"
+        print(f"harness: cannot write or read {why}. Mend it and start again.", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, typer.Abort):
         code = 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     if code == 130:
         print(
             "harness: interrupted. What was finished is kept: the same command goes on from there.",

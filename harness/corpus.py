@@ -51,11 +51,13 @@ class Corpus(Sequence[Document]):
             self._ids: npt.NDArray[np.bytes_] = _mapped(folder / "ids.npy")
             self._offsets: npt.NDArray[np.int64] = _mapped(folder / "offsets.npy")
             with (folder / "documents.jsonl").open("rb") as file:
-                empty = (folder / "documents.jsonl").stat().st_size == 0
+                size = (folder / "documents.jsonl").stat().st_size
                 self._text: mmap.mmap | bytes = (
-                    b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                    mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
                 )
-        except (FileNotFoundError, ValueError) as error:
+            if self._offsets[-1] != size or len(self._offsets) != len(self._ids) + 1:
+                raise ValueError("its files do not belong together")
+        except (FileNotFoundError, ValueError, IndexError) as error:
             raise HarnessError(
                 f"the corpus in {folder} is not whole ({error}).", "Prepare the task again."
             ) from None
@@ -139,7 +141,7 @@ def write_corpus(documents: Iterable[Document], folder: Path, natives: Path) -> 
     offsets, seen = array("q", [0]), array("q")
     with (
         (folder / "documents.jsonl").open("wb") as out,
-        natives.open("w", encoding="utf-8") as native_file,
+        natives.open("w", encoding="utf-8", newline="\n") as native_file,
         ExitStack() as stack,
     ):
         keyed = ((content_id(d.title, d.text), d) for d in documents)
@@ -150,6 +152,8 @@ def write_corpus(documents: Iterable[Document], folder: Path, natives: Path) -> 
                     merged += 1
                     continue
                 copies.add((native, title, text))
+                if "\n" in native:
+                    raise HarnessError(f"the id {native!r} has a line break.", "Mend that id.")
                 doc_id = base if len(copies) == 1 else f"{base}-{len(copies):06}"
                 line = _line(doc_id, title, text, sentences)
                 digest.update(line)
@@ -169,8 +173,8 @@ def write_corpus(documents: Iterable[Document], folder: Path, natives: Path) -> 
 def _refuse_repeated(natives: Path) -> None:
     """Raise if a native id really stands twice (equal hashes alone may be chance)."""
     seen: set[str] = set()
-    with natives.open(encoding="utf-8") as file:
-        for native in filter(None, map(str.strip, file)):
+    with natives.open(encoding="utf-8", newline="\n") as file:
+        for native in filter(None, (line.removesuffix("\n") for line in file)):
             if native in seen:
                 raise HarnessError(
                     f"two documents have the id {native!r} and different texts.",
@@ -181,11 +185,11 @@ def _refuse_repeated(natives: Path) -> None:
 
 def find_natives(natives: Path, corpus: Corpus, wanted: Container[str]) -> dict[str, str]:
     """Native id → id, for those of ``wanted`` that the corpus has; one pass over ``natives``."""
-    with natives.open(encoding="utf-8") as file:
+    with natives.open(encoding="utf-8", newline="\n") as file:
         return {
             native: corpus.id(position)
             for position, line in enumerate(file)
-            if (native := line.rstrip("\n")) and native in wanted
+            if (native := line.removesuffix("\n")) and native in wanted
         }
 
 

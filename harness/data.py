@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from harness.corpus import Corpus
@@ -117,6 +117,7 @@ class Reply:
     read:   ids of the passages that really fitted the prompt
     counts: numbers worth keeping (``prompt_tokens``, ``passages_dropped``, …)
     stop:   why generation ended (``"stop"``, ``"length"``)
+    extras: anything else to look at later, as JSON (weights, a loss curve, sampled lists)
     """
 
     answer: Answer | None = None
@@ -125,6 +126,7 @@ class Reply:
     read: tuple[str, ...] = ()
     counts: Mapping[str, float] = field(default_factory=dict)
     stop: str = ""
+    extras: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +177,7 @@ class Row:
     counts: Mapping[str, float] = field(default_factory=dict)
     stop: str = ""
     error: str = ""
+    extras: Mapping[str, Any] = field(default_factory=dict)
 
 
 # --- what score sees ------------------------------------------------------------------
@@ -209,19 +212,23 @@ class Gold:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A passage that came with a question, and its grade. ``document.id`` is the native id, or
-    empty where the passage has none (its identity is then its title and text)."""
+    """A passage that came with a question, and its grade.
+
+    ``document.id`` is empty: its identity is its title and text. ``native`` is what a submission
+    calls it inside its question (a paragraph's number, a file name), where it has such a name.
+    """
 
     document: Document
     grade: int = 0
+    native: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class RawQuestion:
     """One question in native ids, and the place (``file:line``) it was read from.
 
-    ``candidates`` makes the pool; ``relevance`` grades documents of the task's corpus by native
-    id. A question uses one or both. The other fields are those of `Gold`.
+    ``candidates`` makes the pool; ``relevance`` grades documents of a corpus with native ids, and
+    a question uses one of the two. The other fields are those of `Gold`.
     """
 
     id: str

@@ -1,13 +1,18 @@
-"""Reading other people's files: every failure names the file, the line and the mend."""
+"""Reading other people's files: every failure names the file, the line and the mend.
+
+Text is UTF-8, with or without a byte-order mark; a name that ends in .gz is gzip.
+"""
 
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from harness.data import HarnessError
 
@@ -15,53 +20,88 @@ Numbered = Iterator[tuple[str, Any]]
 """Pairs of a place (``file:line``) and what stands there."""
 
 
-def open_text(path: Path) -> IO[str]:
-    """Open a text file, gzip or not, as UTF-8."""
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8")
-    return path.open(encoding="utf-8")
-
-
-def lines(path: Path) -> Iterator[tuple[str, str]]:
-    """(place, line without its newline) for every line of a text file that is not blank."""
-    number, any_line = 0, False
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turns what the machine says against reading a file or folder into one sentence."""
     try:
-        with open_text(path) as file:
-            for number, line in enumerate(file, start=1):
-                if text := line.rstrip("\r\n"):
-                    any_line = True
-                    yield f"{path}:{number}", text
+        yield
     except FileNotFoundError:
         raise HarnessError(f"{path} does not exist.", "Check the path.") from None
     except IsADirectoryError:
         raise HarnessError(f"{path} is a folder, not a file.", "Name a file in it.") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except OSError as error:
         raise HarnessError(
-            f"{path}:{number + 1}: the gzip data is broken or cut off ({error}).",
-            "Fetch the file again.",
+            f"{path} cannot be read ({error.strerror or error}).", "Check it and its permissions."
         ) from None
-    except UnicodeDecodeError as error:
-        raise HarnessError(
-            f"{path}:{number + 1}: not UTF-8 text ({error.reason}).", "Convert the file to UTF-8."
-        ) from None
+
+
+def _numbered(path: Path) -> Iterator[tuple[int, str]]:
+    """(number, line) of every line, each decoded by itself so that a bad one has its number."""
+    number = 0
+    with reading(path):
+        try:
+            with path.open("rb") as raw:
+                whole = gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else None
+                for number, line in enumerate(io.BufferedReader(whole) if whole else raw, start=1):
+                    yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise HarnessError(
+                f"{path}:{number + 1}: the gzip data is broken or cut off ({error}).",
+                "Fetch the file again.",
+            ) from None
+        except UnicodeDecodeError as error:
+            raise HarnessError(
+                f"{path}:{number}: not UTF-8 text ({error.reason}).", "Convert the file to UTF-8."
+            ) from None
+
+
+def lines(path: Path) -> Iterator[tuple[str, str]]:
+    """(place, line without its newline) for every line of a text file that is not blank."""
+    any_line = False
+    for number, line in _numbered(path):
+        if text := line.rstrip("\r\n"):
+            any_line = True
+            yield f"{path}:{number}", text
     if not any_line:
-        raise HarnessError(f"{path} is empty.", "Fetch the file again.")
+        raise _empty(path)
+
+
+def text(path: Path) -> str:
+    """The whole text of a file; every line ends in a newline character alone."""
+    joined = "".join(line for _, line in _numbered(path))
+    return joined.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _empty(path: Path) -> HarnessError:
+    return HarnessError(f"{path} is empty.", "Fetch the file again.")
 
 
 def decode(place: str, text: str) -> Any:
     """The JSON value in ``text``."""
+    mend = "Mend that value."
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        if "\\ud" in text or "\\uD" in text:  # perhaps a half of a pair, which is no character
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except json.JSONDecodeError as error:
-        raise HarnessError(
-            f"{place}: not valid JSON ({error.msg} at column {error.colno}).",
-            "The file may be cut off: fetch it again, or mend that line.",
-        ) from None
+        line = f"line {error.lineno} " if error.lineno > 1 else ""
+        reason = f"not valid JSON ({error.msg} at {line}column {error.colno})"
+        mend = "The file may be cut off: fetch it again, or mend that line."
+    except UnicodeEncodeError:
+        reason = "a text has half a surrogate pair, which is not valid Unicode"
+    except RecursionError:
+        reason = "the JSON is nested too deep"
+    except ValueError:
+        reason = "a number has more than 4,300 digits"
+    raise HarnessError(f"{place}: {reason}.", mend)
 
 
 def json_value(path: Path) -> Any:
     """The one value of a .json file, gzip or not."""
-    return decode(str(path), "\n".join(line for _, line in lines(path)))
+    if not (whole := text(path)).strip():
+        raise _empty(path)
+    return decode(str(path), whole)
 
 
 def json_rows(path: Path) -> Numbered:
@@ -84,9 +124,9 @@ def json_rows(path: Path) -> Numbered:
 
 
 def table_rows(path: Path, columns: int) -> Iterator[tuple[str, list[str]]]:
-    """Rows of a tab-separated file with at least ``columns`` columns."""
+    """Rows of a tab-separated file; tabs behind the last of ``columns`` belong to it."""
     for place, line in lines(path):
-        fields = line.split("\t")
+        fields = line.split("\t", columns - 1)
         if len(fields) < columns:
             raise HarnessError(
                 f"{place}: {len(fields)} tab-separated columns, expected {columns}.",

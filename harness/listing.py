@@ -48,7 +48,10 @@ def _entry(kind: Kind, name: str) -> dict[str, Any]:
     entry["about"] = (inspect.getdoc(cls) or "").split("\n\n")[0].replace("\n", " ")
     if kind == "systems":
         return entry | {"can": list(registry.capabilities(cls))}
-    known = ("splits", "settings", "metrics", "licence", "generated")
+    known = (
+        *("splits", "settings", "answer_metrics", "ranking_metrics", "licence", "citation"),
+        "generated",
+    )
     return entry | {key: getattr(cls, key) for key in known}
 
 

@@ -15,18 +15,21 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from errno import EEXIST, ENOTEMPTY
 from hashlib import blake2b, file_digest
-from itertools import chain
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
-from harness import registry
+from harness import manifest, registry
 from harness.contract import Setting, Task
 from harness.corpus import Corpus, Written, content_id, find_natives, write_corpus
 from harness.data import Document, Gold, HarnessError, Loaded, Query, Questions, RawQuestion
+from harness.files import json_value, reading
 from harness.spelling import Spelled, parse_spelled
 
 DATA = Path(os.environ.get("HARNESS_DATA", "data"))
@@ -36,10 +39,11 @@ UNTEXTED = "untexted:"
 
 @dataclass
 class Pooled:
-    """A raw question with its candidates reduced to ids and grades; rows of one id are merged."""
+    """The rows of one question, their candidates reduced to ids, grades and native names."""
 
-    raw: RawQuestion
+    rows: list[RawQuestion] = field(default_factory=list)
     pool: dict[str, int] = field(default_factory=dict)
+    named: list[tuple[str, str]] = field(default_factory=list)
 
 
 def slug(task: Spelled) -> str:
@@ -64,51 +68,64 @@ def prepare(
     spelled = parse_spelled(name)
     task = registry.task(spelled)
     split = checked_split(task, split)
-    work = data / f".preparing-{os.getpid()}"
-    shutil.rmtree(work, ignore_errors=True)
     try:
-        (work / "corpus").mkdir(parents=True)
+        data.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=".preparing-", dir=data))
+    except OSError as error:
+        raise _unwritable(data, error) from error
+    try:
+        version = _version(task)
+        (work / "corpus").mkdir()
         (work / "task").mkdir()
         about = {
             "task": str(spelled),
-            "split": split,
             "source": str(source) if source else "",
-            "generated": task.generated,
-            "version": task.version,
+            "limit": limit,
             "licence": task.licence,
             "files": _checksums(task, Path(source) if source else None, split),
             **_write(task, task.load(Path(source) if source else None, split, limit), work),
         }
-        return _publish(about, work, data, data / slug(spelled))
+        return _publish(about, version, split, work, data / slug(spelled))
     except UnicodeEncodeError as error:
         raise HarnessError(
             f"{source}: half a surrogate pair stands in {str(error.object)[:60]!r}.",
             "Mend that text: it is not valid Unicode.",
         ) from None
     except OSError as error:
-        raise HarnessError(
-            f"cannot write under {data}: {error.strerror or error}.",
-            "Free some room or choose another folder with --data; what stood there is kept.",
-        ) from error
+        raise _unwritable(data, error) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _publish(about: dict[str, Any], work: Path, data: Path, home: Path) -> Path:
+def _unwritable(data: Path, error: OSError) -> HarnessError:
+    return HarnessError(
+        f"cannot write under {data}: {error.strerror or error}.",
+        "Free some room or choose another folder with --data; what stood there is kept.",
+    )
+
+
+def _publish(about: dict[str, Any], version: str, split: str, work: Path, home: Path) -> Path:
     """Put what was written in its place, and make it the split's current data."""
     _save_json(work / "task" / "about.json", about)
-    _move(work / "corpus", data / "corpora" / about["corpus"])
-    folder = _move(work / "task", home / about["fingerprint"])
-    current = {"fingerprint": about["fingerprint"], "version": about["version"]}
-    _save_json(home / f"{about['split']}.json", current)
+    _place(work / "corpus", home.parent / "corpora" / about["corpus"])
+    folder = _place(work / "task", home / about["fingerprint"])
+    current = {"fingerprint": about["fingerprint"], "version": version}
+    _save_json(home / f"{split}.json", current)
     return folder
+
+
+def _version(task: Task) -> str:
+    """Of what made the data; for a task that `run` can prepare anew, its sources count too."""
+    if not task.offline:
+        return task.version
+    return f"{task.version} {manifest.digest(manifest.class_sources(type(task)))}"
 
 
 def _checksums(task: Task, source: Path | None, split: str) -> dict[str, str]:
     """SHA-256 of the files that were read, by name."""
     found = {}
     for path in task.files(source, split):
-        with path.open("rb") as file:
+        with reading(path), path.open("rb") as file:
             found[path.name] = file_digest(file, "sha256").hexdigest()
     return found
 
@@ -127,21 +144,22 @@ def checked_split(task: Task, split: str | None) -> str:
 def _write(task: Task, loaded: Loaded, work: Path) -> dict[str, Any]:
     """Write corpus, queries, native ids and gold; returns counts and fingerprint."""
     pooled: dict[str, Pooled] = {}
-    stream = chain(loaded.documents, _candidates(loaded, pooled))
+    stream = _documents(loaded, pooled)
     natives = work / "task" / "natives.txt"
     written = write_corpus(stream, work / "corpus", natives)
     _refuse_empty(task, written, pooled, loaded.notes)
     corpus = Corpus(work / "corpus")
-    wanted = {native for each in pooled.values() for native in each.raw.relevance}
+    merged = {native: _folded(each, loaded.notes) for native, each in pooled.items()}
+    wanted = {native for raw in merged.values() for native in raw.relevance}
     known = find_natives(natives, corpus, wanted) if wanted else {}
-    golds, queries, native_ids = {}, {}, {}
-    for query, each in _with_ids(pooled):
-        relevance = dict(each.pool)
-        for native, grade in each.raw.relevance.items():
-            relevance[known.get(native, UNTEXTED + native)] = grade
-        golds[query.id] = _gold(task, each.raw, relevance)
+    golds, queries, natives_of = {}, {}, {}
+    for query, native in _with_ids(pooled, "pool" in task.settings):
+        relevance = dict(pooled[native].pool)
+        for doc_id, grade in merged[native].relevance.items():
+            relevance[known.get(doc_id, UNTEXTED + doc_id)] = grade
+        golds[query.id] = _gold(task, merged[native], relevance)
         queries[query.id] = query
-        native_ids[query.id] = each.raw.id
+        natives_of[query.id] = {"native": native, "pool": pooled[native].named or None}
     groups = _groups(golds) if task.group_by == "documents" else {}
     fingerprint = blake2b(f"{written.digest} {task.rel}".encode(), digest_size=8)
     paths = [work / "task" / name for name in ("queries.jsonl", "gold.jsonl", "native.jsonl")]
@@ -152,7 +170,7 @@ def _write(task: Task, loaded: Loaded, work: Path) -> dict[str, Any]:
             fingerprint.update(line)
             g.write(line := gold_line(query_id, gold, groups.get(query_id, query_id)))
             fingerprint.update(line)
-            n.write(_line({"id": query_id, "native": native_ids[query_id]}))
+            n.write(_line({"id": query_id, **natives_of[query_id]}))
     if wanted and written.merged:
         loaded.notes["documents that stood twice (same id, title and text)"] += written.merged
     return {
@@ -164,39 +182,65 @@ def _write(task: Task, loaded: Loaded, work: Path) -> dict[str, Any]:
     }
 
 
-def _candidates(loaded: Loaded, pooled: dict[str, Pooled]) -> Iterator[Document]:
-    """The documents that come with the questions; fills ``pooled`` on the way."""
+def _documents(loaded: Loaded, pooled: dict[str, Pooled]) -> Iterator[Document]:
+    """The corpus, then the documents that come with the questions; fills ``pooled`` on the way."""
+    named = False
+    for document in loaded.documents:
+        named = named or bool(document.id)
+        yield document
     for raw in loaded.questions:
         if not raw.text.strip():
             raise HarnessError(f"{raw.where}: the question is empty.", "Mend or remove that row.")
-        each = _merged(pooled, raw, loaded.notes)
+        each = _entry(pooled, raw, loaded.notes)
         for candidate in raw.candidates:
             document = candidate.document
+            if named or document.id:
+                raise HarnessError(
+                    f"{raw.where}: a candidate beside native document ids.",
+                    "A task gives candidates without ids, or a corpus with ids and relevance.",
+                )
             key = content_id(document.title, document.text)
             if key in each.pool:
                 loaded.notes["candidates merged (same title and text in one pool)"] += 1
             each.pool[key] = max(candidate.grade, each.pool.get(key, 0))
-            yield Document("", document.text, document.title, document.sentences)
+            if candidate.native:
+                each.named.append((candidate.native, key))
+            yield document
 
 
-def _merged(pooled: dict[str, Pooled], raw: RawQuestion, notes: Counter[str]) -> Pooled:
+def _entry(pooled: dict[str, Pooled], raw: RawQuestion, notes: Counter[str]) -> Pooled:
     """The entry of this question; a second row with its id joins the first."""
-    bare = replace(raw, candidates=())
-    first = pooled.setdefault(raw.id, Pooled(bare))
-    if first.raw is bare:
-        return first
-    if first.raw.text != raw.text:
-        raise HarnessError(
-            f"{raw.where}: the id {raw.id!r} stands at {first.raw.where} with another question.",
-            "Give every question its own id.",
-        )
-    notes["rows merged (same question id)"] += 1
-    first.raw = replace(
-        first.raw,
-        relevance={**first.raw.relevance, **raw.relevance},
-        answers=tuple(dict.fromkeys(first.raw.answers + raw.answers)),
-    )
-    return first
+    each = pooled.setdefault(raw.id, Pooled())
+    if each.rows:
+        if each.rows[0].text != raw.text:
+            raise HarnessError(
+                f"{raw.where}: the id {raw.id!r} stands at {each.rows[0].where} with another "
+                "question.",
+                "Give every question its own id.",
+            )
+        notes["rows merged (same question id)"] += 1
+    each.rows.append(replace(raw, candidates=()))
+    return each
+
+
+def _folded(each: Pooled, notes: Counter[str]) -> RawQuestion:
+    """The rows of a question as one, whatever order they came in: all answers, highest grades."""
+    if len(each.rows) == 1:
+        return each.rows[0]
+    rows = sorted(each.rows, key=lambda row: repr((row.answers, *_support(row))))
+    first = rows[0]
+    if any(_support(row) != _support(first) for row in rows):
+        notes["questions whose merged rows differ in support (one row's kept)"] += 1
+    relevance: dict[str, int] = {}
+    for row in rows:
+        for doc_id, grade in row.relevance.items():
+            relevance[doc_id] = max(grade, relevance.get(doc_id, grade))
+    answers = dict.fromkeys(answer for row in rows for answer in row.answers)
+    return replace(first, relevance=relevance, answers=tuple(answers))
+
+
+def _support(row: RawQuestion) -> tuple[object, ...]:
+    return (row.sentences, row.triples, row.answerable)
 
 
 def _refuse_empty(
@@ -211,16 +255,17 @@ def _refuse_empty(
             )
 
 
-def _with_ids(pooled: dict[str, Pooled]) -> Iterator[tuple[Query, Pooled]]:
-    """Queries with ids made of their text and pool, the same whatever order they came in."""
+def _with_ids(pooled: dict[str, Pooled], closed: bool) -> Iterator[tuple[Query, str]]:
+    """Queries and their native ids; a query's id is made of its text and pool, the same
+    whatever order they came in."""
     taken: Counter[str] = Counter()
-    for _, each in sorted(pooled.items()):
-        pool = tuple(sorted(each.pool)) or None
-        key = "\0".join((each.raw.text, *(pool or ())))
-        base = blake2b(key.encode(), digest_size=8).hexdigest()
+    for native, each in sorted(pooled.items()):
+        pool = tuple(sorted(each.pool))
+        text = each.rows[0].text
+        base = blake2b("\0".join((text, *pool)).encode(), digest_size=8).hexdigest()
         taken[base] += 1
         query_id = base if taken[base] == 1 else f"{base}-{taken[base]:06}"
-        yield Query(query_id, each.raw.text, pool), each
+        yield Query(query_id, text, pool if closed else None), native
 
 
 def _gold(task: Task, raw: RawQuestion, relevance: dict[str, int]) -> Gold:
@@ -291,8 +336,7 @@ def read_gold(folder: Path) -> dict[str, Gold]:
 
 def read_about(folder: Path) -> dict[str, Any]:
     """What `prepare` noted: task, split, source, counts."""
-    text = (folder / "about.json").read_text(encoding="utf-8")
-    about: dict[str, Any] = json.loads(text)
+    about: dict[str, Any] = json_value(folder / "about.json")
     return about
 
 
@@ -301,22 +345,15 @@ def open_corpus(folder: Path) -> Corpus:
     return Corpus(folder.parent.parent / "corpora" / read_about(folder)["corpus"])
 
 
-def open_questions(folder: Path, task: Task, setting: Setting) -> Questions:
+def open_questions(folder: Path, task: Task, split: str, setting: Setting) -> Questions:
     """What `run` sees of a prepared task; opens no gold."""
-    closed = setting == "pool"
     queries = tuple(
-        Query(row["id"], row["text"], tuple(row["pool"]) if closed and "pool" in row else None)
+        Query(row["id"], row["text"], tuple(row["pool"]) if setting == "pool" else None)
         for row in read_lines(folder / "queries.jsonl")
     )
     about = read_about(folder)
-    return Questions(
-        about["task"],
-        about["split"],
-        open_corpus(folder),
-        queries,
-        about["fingerprint"],
-        task.instruction,
-    )
+    corpus, fingerprint = open_corpus(folder), about["fingerprint"]
+    return Questions(about["task"], split, corpus, queries, fingerprint, task.instruction)
 
 
 def prepared(spelled: Spelled, task: Task, split: str, data: Path = DATA) -> Path:
@@ -327,9 +364,9 @@ def prepared(spelled: Spelled, task: Task, split: str, data: Path = DATA) -> Pat
     """
     pointer = data / slug(spelled) / f"{split}.json"
     if pointer.exists():
-        current = json.loads(pointer.read_text(encoding="utf-8"))
+        current = json_value(pointer)
         folder: Path = pointer.parent / current["fingerprint"]
-        if current["version"] == task.version and (folder / "about.json").exists():
+        if current["version"] == _version(task) and (folder / "about.json").exists():
             return folder
     if task.offline:
         return prepare(str(spelled), None, split, data=data)
@@ -370,18 +407,27 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
         ) from None
 
 
+def natives_hash(folder: Path) -> str:
+    """Hash of the native ids: what results from outside depend on besides the fingerprint."""
+    return manifest.file_hash(folder / "native.jsonl") + manifest.file_hash(folder / "natives.txt")
+
+
 def _save_json(path: Path, value: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
+    part = path.with_name(f".{path.name}.{uuid4().hex}")
     part.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     part.replace(path)
 
 
-def _move(made: Path, place: Path) -> Path:
-    """Put a finished folder in its place; the same content may stand there already."""
+def _place(made: Path, place: Path) -> Path:
+    """Put a finished folder in its place; where one of the same content stands, its files are
+    renewed one by one, which mends it if it was broken and disturbs nobody who reads it."""
     place.parent.mkdir(parents=True, exist_ok=True)
-    if place.exists():
-        shutil.rmtree(made)
-    else:
-        made.replace(place)
+    try:
+        made.rename(place)
+    except OSError as error:
+        if error.errno not in (ENOTEMPTY, EEXIST):
+            raise
+        for file in made.iterdir():
+            file.replace(place / file.name)
     return place

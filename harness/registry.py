@@ -96,7 +96,15 @@ def options_of(cls: type) -> dict[str, inspect.Parameter]:
 def create(kind: Kind, spelled: Spelled) -> Any:
     """The task or system that was spelled, its options checked against its constructor."""
     cls = find(kind, spelled.name)
-    return cls(**check_options(spelled, cls))
+    options = check_options(spelled, cls)
+    try:
+        return cls(**options)
+    except HarnessError:
+        raise
+    except Exception as error:
+        raise HarnessError(
+            f"{spelled} cannot be made ({type(error).__name__}: {error}).", "Check its options."
+        ) from error
 
 
 def check_options(spelled: Spelled, cls: type) -> dict[str, Any]:
@@ -107,8 +115,11 @@ def check_options(spelled: Spelled, cls: type) -> dict[str, Any]:
     if "" in given:
         if not known:
             raise HarnessError(f"{spelled.name} takes no options.", f"Write {spelled.name}.")
-        given[next(iter(known))] = given.pop("")
-    hints = get_type_hints(vars(cls).get("__init__", cls))
+        first = next(iter(known))
+        if first in given:
+            raise HarnessError(f"{spelled} gives {first} twice.", "Give every option once.")
+        given[first] = given.pop("")
+    hints = get_type_hints(getattr(cls, "__init__")) if known else {}  # noqa: B009
     for option, text in given.items():
         if option not in known:
             close = get_close_matches(option, known, n=1)
@@ -145,5 +156,19 @@ def task(spelled: Spelled) -> Task:
 
 
 def capabilities(system: object) -> tuple[str, ...]:
-    """Which of `CAPABILITIES` a system (or its class) has."""
+    """Which of `CAPABILITIES` a system has; options may take one away by setting it to None."""
     return tuple(name for name in CAPABILITIES if callable(getattr(system, name, None)))
+
+
+def ranks(system: object) -> bool:
+    """Whether a system ranks documents; results from outside say so themselves (``ranks``)."""
+    return bool({"retrieve", "solve"} & set(capabilities(system))) or getattr(
+        system, "ranks", False
+    )
+
+
+def answers(system: object) -> bool:
+    """Whether a system answers; results from outside say so themselves (``answers``)."""
+    return bool({"answer", "solve"} & set(capabilities(system))) or getattr(
+        system, "answers", False
+    )

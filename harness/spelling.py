@@ -2,6 +2,7 @@
 
     mini-hotpotqa:profile=hard,documents=10000      a task with options
     bm25@100+rico:steps=1@10+reader@5               stages joined by ``+``; ``@n`` go on
+    reader@0                                        an answering stage that reads nothing
 
 A value may leave out its option's name if it stands first (``jsonl:DIR``). Inside a value
 ``+``, ``,``, ``@`` and ``%`` can be written ``%2B``, ``%2C``, ``%40`` and ``%25``.
@@ -104,8 +105,6 @@ def parse_pipeline(text: str) -> Pipeline:
             raise HarnessError(f"{text!r} has an empty stage.", "Write stages as bm25+reader.")
         match = DEPTH.fullmatch(part)
         depth = int(match[2]) if match else None
-        if depth == 0:
-            raise HarnessError(f"{part!r} passes no documents on.", "Write @1 or more.")
         stages.append(Stage(parse_spelled(match[1] if match else part, "system"), depth))
     return Pipeline(tuple(stages))
 

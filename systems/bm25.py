@@ -5,6 +5,7 @@ What it does not do: query expansion, fields, phrase search.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
@@ -14,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from harness.corpus import Corpus
-from harness.data import Brief, Document, Hit, Query
+from harness.data import Brief, Document, HarnessError, Hit, Query
 from systems.ranking import Scores, corpus_hits, pool_hits
 
 NUMBA_FROM = 20_000
@@ -37,6 +38,9 @@ class BM25:
     stop words (``en`` or ``none``); and ``idf``: whose statistics weigh the words, those of the
     ``corpus`` or those of each question's ``pool``."""
 
+    independent = True
+    index_options = ("k1", "b", "method", "stemmer", "stopwords")
+
     def __init__(
         self,
         k1: float = 1.5,
@@ -46,6 +50,8 @@ class BM25:
         stopwords: Literal["en", "none"] = "en",
         idf: Literal["corpus", "pool"] = "corpus",
     ) -> None:
+        if not (math.isfinite(k1) and k1 >= 0 and 0 <= b <= 1):
+            raise HarnessError(f"bm25:k1={k1},b={b} is wrong.", "k1 is 0 or more, b in 0 to 1.")
         self.settings: dict[str, Any] = {"k1": k1, "b": b, "method": method}
         self.stemmer = stemmer
         self.stopwords = stopwords

@@ -14,6 +14,8 @@ from harness.files import json_rows, json_value, lines
 
 TEXT = ("answer", "prediction", "predicted_answer", "pred")
 """Names under which a row of predictions may carry its text."""
+MORE = ("sp", "evidence", "predicted_support_idxs", "predicted_answerable")
+"""What official files may hold beside answers."""
 
 
 class Trec:
@@ -62,8 +64,8 @@ class Predictions:
 
     answers = True
 
-    def __init__(self, file: Path) -> None:
-        self.path = file
+    def __init__(self, file: Path, answers_only: bool = False) -> None:
+        self.path, self.answers_only = file, answers_only
 
     def files(self) -> Sequence[Path]:
         return [existing(self.path)]
@@ -85,6 +87,7 @@ class Predictions:
         if not self.path.name.removesuffix(".gz").endswith(".jsonl"):
             whole = json_value(self.path)
             answers = whole.get("answer", whole) if isinstance(whole, dict) else None
+            self._refuse_more(str(self.path), whole)
             if isinstance(answers, dict):
                 yield from ((str(self.path), str(key), text) for key, text in answers.items())
                 return
@@ -95,7 +98,17 @@ class Predictions:
                 raise HarnessError(
                     f"{place}: a row needs 'id' and one of {', '.join(TEXT)}.", "Add them."
                 )
+            self._refuse_more(place, row)
             yield place, str(query_id), row[name]
+
+    def _refuse_more(self, place: str, value: object) -> None:
+        """A stage carries answers; what else the file says must not get lost unnoticed."""
+        more = [name for name in MORE if isinstance(value, dict) and name in value]
+        if more and not self.answers_only:
+            raise HarnessError(
+                f"{place} also holds {' and '.join(more)}, which this stage does not carry.",
+                f"Write predictions:file={self.path},answers_only=true to score answers alone.",
+            )
 
 
 def existing(path: Path) -> Path:

@@ -16,6 +16,8 @@ from systems.ranking import pool_hits
 class Random:
     """Draws from (the run's seed, the question), so that batches and resumption change nothing."""
 
+    independent = True
+
     def open(self, corpus: Corpus, folder: Path | None, brief: Brief) -> None:  # noqa: ARG002
         self.corpus = corpus
         self.seed = brief.seed

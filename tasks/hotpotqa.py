@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from harness.contract import Setting
-from harness.data import Answer, Example, Gold, GoldKind, Loaded, RawQuestion
+from harness.contract import Task
+from harness.data import Answer, Example, Gold, Loaded, RawQuestion
 from harness.score.answers import score_hotpotqa
 from tasks import shapes
 from tasks.hub import Hub
@@ -24,26 +24,17 @@ PARAGRAPHS = "validation_paragraphs"
 """A split whose paragraphs are one string each: no sentence-level support."""
 
 
-class HotpotQA:
+class HotpotQA(Task):
     """Two-hop questions over ten paragraphs, supporting sentences known (distractor setting)."""
 
-    name: str = "hotpotqa"
-    metrics: tuple[str, ...] = (
-        *("EM", "F1", "SP-EM", "SP-F1", "Joint-EM", "Joint-F1"),
-        *("nDCG@10", "R@2", "R@5", "RR@10", "AP"),
-    )
+    name = "hotpotqa"
+    answer_metrics = ("EM", "F1", "SP-EM", "SP-F1", "Joint-EM", "Joint-F1")
+    ranking_metrics = ("nDCG@10", "R@2", "R@5", "RR@10", "AP")
     splits: tuple[str, ...] = ("validation", "train", PARAGRAPHS)
-    settings: tuple[Setting, ...] = ("pool", "corpus")
-    kind: GoldKind = "official"
-    group_by: Literal["question", "documents"] = "documents"
-    rel: int = 1
-    instruction: str = "Answer with a few words taken from the passages, or with yes or no."
-    max_new_tokens: int = 32
-    licence: str = "CC BY-SA 4.0"
-    citation: str = "Yang et al. 2018, HotpotQA, EMNLP"
-    version: str = "1"
-    offline: bool = False
-    generated: bool = False
+    group_by = "documents"
+    instruction = "Answer with a few words taken from the passages, or with yes or no."
+    licence = "CC BY-SA 4.0"
+    citation = "Yang et al. 2018, HotpotQA, EMNLP"
 
     def files(self, source: Path | None, split: str) -> list[Path]:
         """What `load` reads, for checksums."""

@@ -8,9 +8,8 @@ stopped and nothing is downloaded twice; rows are then streamed from the local c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from re import fullmatch
 
@@ -96,15 +95,3 @@ def parquet_rows(path: Path) -> Numbered:
         ) from None
     if not number:
         raise HarnessError(f"{path} is empty.", "Fetch the file again.")
-
-
-def checksums(paths: Iterable[Path]) -> dict[str, str]:
-    """SHA-256 of files, by name: what was read, to be recorded beside the data made of it."""
-    found = {}
-    for path in paths:
-        digest = sha256()
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        found[path.name] = digest.hexdigest()
-    return found

@@ -3,7 +3,8 @@
 BEIR      corpus.jsonl {_id, title, text}, queries.jsonl {_id, text[, answers]}, and
           qrels/<split>.tsv (its first line is a header) or qrels.jsonl {query-id, corpus-id, score}
 FlashRAG  <split>.jsonl {id, question, golden_answers}, corpus.jsonl {id, contents} whose first
-          line is the title in quotes; no judgements, so no ranking metric
+          line, if there are more or if it is in quotes, is the title; no judgements, so no
+          ranking metric
 
 Every file may be gzip, and its name may begin with a ``prefix``. Sources: github.com/beir-cellar/
 beir and github.com/RUC-NLPIR/FlashRAG, their pages on datasets.
@@ -13,27 +14,19 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
+from re import fullmatch
 from typing import Any, Literal
 
 import numpy as np
 
 from harness import files
-from harness.contract import Setting
-from harness.data import (
-    Answer,
-    Document,
-    Example,
-    Gold,
-    GoldKind,
-    HarnessError,
-    Loaded,
-    RawQuestion,
-)
-from harness.score.answers import score_squad
+from harness.contract import Task
+from harness.data import Document, HarnessError, Loaded, RawQuestion
 from tasks import shapes
 
 Documents = Iterator[tuple[str, Document]]
@@ -175,10 +168,17 @@ def beir_qrels(numbered: files.Numbered) -> Iterator[Judgement]:
 
 
 def table_qrels(path: Path) -> Iterator[Judgement]:
-    """BEIR's table: query, document, grade; its first line is always a header."""
-    for number, (place, (query, document, grade, *_)) in enumerate(files.table_rows(path, 3)):
-        if number:
-            yield place, query, document, grade_of(grade, place)
+    """BEIR's table: query, document, grade; its first line is a header."""
+    table = files.table_rows(path, 3)
+    place, (_, _, first) = next(table)
+    if fullmatch(r"\s*[+-]?\d+(\.0*)?\s*", first):
+        raise HarnessError(
+            f"{place}: the header is missing: a judgement stands in the first line.",
+            "Put the line `query-id corpus-id score` (with tabs between) before it.",
+        )
+    for place, (query, document, grade) in table:
+        ids = shapes.native(query, place), shapes.native(document, place)
+        yield place, *ids, grade_of(grade, place)
 
 
 def grade_of(value: object, place: str) -> int:
@@ -193,10 +193,15 @@ def grade_of(value: object, place: str) -> int:
 
 
 def flashrag_documents(numbered: files.Numbered) -> Documents:
-    """Rows {id, contents}; the first line of contents is the title in quotes."""
+    """Rows {id, contents}; one line of contents without quotes is a text without a title."""
     for place, row in numbered:
-        title, _, text = shapes.field(row, "contents", str, place).partition("\n")
-        yield place, Document(shapes.identifier(row, place), text, title.strip().strip('"'))
+        first, more, text = shapes.field(row, "contents", str, place).partition("\n")
+        title = first.strip()
+        if quoted := fullmatch('"(.*)"', title):
+            title = quoted[1]
+        elif not more:
+            title, text = "", first
+        yield place, Document(shapes.identifier(row, place), text, title)
 
 
 def flashrag_queries(numbered: files.Numbered) -> Iterator[RawQuestion]:
@@ -249,24 +254,16 @@ def flashrag(folder: Path, prefix: str, split: str) -> tuple[Collection, list[Pa
     return collection, [*queries, *corpus]
 
 
-class Jsonl:
+class Jsonl(Task):
     """A folder in BEIR's or FlashRAG's shape. ``dir`` is the folder, ``prefix`` what its file names
     begin with; ``missing=keep`` allows judgements of documents and queries that are not there."""
 
-    name: str = "jsonl"
-    metrics: tuple[str, ...] = ("nDCG@10", "R@10", "RR@10", "AP", "EM", "F1")
-    splits: tuple[str, ...] = ("test",)
-    settings: tuple[Setting, ...] = ("corpus",)
-    kind: GoldKind = "official"
-    group_by: Literal["question", "documents"] = "question"
-    rel: int = 1
-    instruction: str = "Answer with a few words taken from the passages."
-    max_new_tokens: int = 32
-    licence: str = "that of your data"
-    citation: str = ""
-    version: str = "1"
-    offline: bool = True
-    generated: bool = False
+    name = "jsonl"
+    ranking_metrics = ("nDCG@10", "R@10", "RR@10", "AP")
+    settings = ("corpus",)
+    instruction = "Answer with a few words taken from the passages."
+    licence = "that of your data"
+    offline = True
 
     def __init__(
         self,
@@ -277,7 +274,15 @@ class Jsonl:
     ) -> None:
         self.dir, self.prefix, self.keep = dir, prefix, missing == "keep"
         self.splits = (split,)
-        self.version = f"{type(self).version}-{_state(dir)}"
+
+    @cached_property
+    def version(self) -> str:  # type: ignore[override]
+        """Changes when a file that is read does, so that the folder is prepared again."""
+        digest = blake2b(digest_size=4)
+        for path in self.files(None, self.splits[0]):
+            status = path.stat()
+            digest.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
+        return digest.hexdigest()
 
     def load(self, source: Path | None, split: str, limit: int | None) -> Loaded:
         """Questions and corpus of the folder; see `Task.load`."""
@@ -300,22 +305,3 @@ class Jsonl:
                 "Check the folder, prefix= and split=.",
             )
         return found
-
-    def score(
-        self, answer: Answer, support: Sequence[tuple[str, int]] | None, gold: Gold
-    ) -> dict[str, float]:
-        """EM and F1 as SQuAD v1.1."""
-        return score_squad(answer, support, gold)
-
-    def examples(self, source: Path | None, seed: int) -> Iterator[Example]:  # noqa: ARG002
-        """None: the shapes have no training questions with their passages."""
-        raise HarnessError("jsonl has no training examples.", "Train on another task.")
-
-
-def _state(folder: Path) -> str:
-    """Changes when a file of the folder does, so that it is prepared again."""
-    digest = blake2b(digest_size=4)
-    for path in sorted(folder.glob("*")) + sorted(folder.glob("*qrels/*")):
-        status = path.stat()
-        digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
-    return digest.hexdigest()

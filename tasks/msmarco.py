@@ -9,25 +9,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 from harness import files
-from harness.contract import Setting
-from harness.data import (
-    Answer,
-    Candidate,
-    Document,
-    Example,
-    Gold,
-    GoldKind,
-    HarnessError,
-    Loaded,
-    RawQuestion,
-)
-from harness.score.answers import score_squad
+from harness.contract import Task
+from harness.data import Candidate, Document, Example, GoldKind, HarnessError, Loaded, RawQuestion
 from tasks import hub, jsonl, shapes
 from tasks.hub import Hub
 from tasks.shapes import field
@@ -40,23 +29,19 @@ NO_ANSWER = "No Answer Present."
 UNSELECTED = "rows without a selected passage (dropped)"
 
 
-class MSMarcoQA:
-    """Bing questions over up to ten passages, of which people selected some; v1.1 or v2.1."""
+class MSMarcoQA(Task):
+    """Bing questions over up to ten passages, of which people selected some; v1.1 or v2.1.
 
-    name: str = "msmarco-qa"
-    metrics: tuple[str, ...] = ("EM", "F1", "nDCG@10", "R@5", "RR@10", "AP")
+    Answers are scored as SQuAD v1.1 does: the official ROUGE-L and BLEU need spaCy's tokens.
+    """
+
+    name = "msmarco-qa"
     splits: tuple[str, ...] = ("validation", "train", "test")
-    settings: tuple[Setting, ...] = ("pool", "corpus")
-    kind: GoldKind = "sparse"
-    group_by: Literal["question", "documents"] = "question"
-    rel: int = 1
-    instruction: str = "Answer in one sentence or less, from what the passages say."
-    max_new_tokens: int = 64
-    licence: str = LICENCE
-    citation: str = "Bajaj et al. 2016, MS MARCO, arXiv:1611.09268"
-    version: str = "1"
-    offline: bool = False
-    generated: bool = False
+    kind = "sparse"
+    instruction = "Answer in one sentence or less, from what the passages say."
+    max_new_tokens = 64
+    licence = LICENCE
+    citation = "Bajaj et al. 2016, MS MARCO, arXiv:1611.09268"
 
     def __init__(self, version: Literal["v1.1", "v2.1"] = "v1.1") -> None:
         self.data_version = version
@@ -99,12 +84,6 @@ class MSMarcoQA:
             where=place,
         )
 
-    def score(
-        self, answer: Answer, support: Sequence[tuple[str, int]] | None, gold: Gold
-    ) -> dict[str, float]:
-        """EM and F1 as SQuAD v1.1: the official ROUGE-L and BLEU need spaCy's tokens."""
-        return score_squad(answer, support, gold)
-
     def examples(self, source: Path | None, seed: int) -> Iterator[Example]:
         """From the train split; see `shapes.examples`."""
         return shapes.examples(self.load(shapes.beside(source), "train", None).questions, seed)
@@ -127,23 +106,17 @@ def _qa_rows(path: Path) -> files.Numbered:
             yield place, {name: field(columns[name], number, object, place) for name in columns}
 
 
-class _Passages:
-    """Passage ranking: what dev and the two TREC years share."""
+class _Passages(Task):
+    """Passage ranking, without gold answers: what dev and the two TREC years share."""
 
-    name: str
-    metrics: tuple[str, ...] = ("nDCG@10", "RR", "AP", "R@100")
-    splits: tuple[str, ...] = ("test",)
-    settings: tuple[Setting, ...] = ("corpus",)
+    answer_metrics = ()
+    ranking_metrics: tuple[str, ...] = ("nDCG@10", "RR", "AP", "R@100")
+    settings = ("corpus",)
     kind: GoldKind = "graded"
-    group_by: Literal["question", "documents"] = "question"
-    rel: int = 2
-    instruction: str = MSMarcoQA.instruction
-    max_new_tokens: int = 64
-    licence: str = LICENCE
-    citation: str
-    version: str = "1"
-    offline: bool = False
-    generated: bool = False
+    rel = 2
+    instruction = MSMarcoQA.instruction
+    max_new_tokens = 64
+    licence = LICENCE
 
     prefix: str
     """What file names of a BEIR-shaped folder may begin with."""
@@ -190,30 +163,17 @@ class _Passages:
         )
         return collection, paths
 
-    def score(
-        self,
-        answer: Answer,  # noqa: ARG002
-        support: Sequence[tuple[str, int]] | None,  # noqa: ARG002
-        gold: Gold,  # noqa: ARG002
-    ) -> dict[str, float]:
-        """Nothing: there are no gold answers."""
-        return {}
-
-    def examples(self, source: Path | None, seed: int) -> Iterator[Example]:  # noqa: ARG002
-        """None: the judgements have no answers."""
-        raise HarnessError(f"{self.name} has no training examples.", "Use those of msmarco-qa.")
-
 
 def _passages(path: Path) -> jsonl.Documents:
     """collection.tsv: pid, text."""
-    for place, (pid, text, *_) in files.table_rows(path, 2):
-        yield place, Document(pid, text)
+    for place, (pid, text) in files.table_rows(path, 2):
+        yield place, Document(shapes.native(pid, place), text)
 
 
 def _queries(path: Path) -> Iterator[RawQuestion]:
     """queries.*.tsv: qid, text."""
-    for place, (qid, text, *_) in files.table_rows(path, 2):
-        yield RawQuestion(qid, text, where=place)
+    for place, (qid, text) in files.table_rows(path, 2):
+        yield RawQuestion(shapes.native(qid, place), text, where=place)
 
 
 def _trec_qrels(path: Path) -> Iterator[jsonl.Judgement]:
@@ -225,7 +185,8 @@ def _trec_qrels(path: Path) -> Iterator[jsonl.Judgement]:
                 f"{place}: {len(columns)} columns, expected `qid 0 pid grade`.",
                 "Check that the file is the official one.",
             )
-        yield place, columns[0], columns[2], jsonl.grade_of(columns[3], place)
+        query, document = shapes.native(columns[0], place), shapes.native(columns[2], place)
+        yield place, query, document, jsonl.grade_of(columns[3], place)
 
 
 def _from_hub(name: str, judged: str) -> tuple[jsonl.Collection, list[Path]]:
@@ -251,35 +212,35 @@ def _from_hub(name: str, judged: str) -> tuple[jsonl.Collection, list[Path]]:
 class MSMarcoDev(_Passages):
     """Passage ranking, the 6,980 questions of the small dev set, about one judgement each."""
 
-    name: str = "msmarco-dev"
-    metrics: tuple[str, ...] = ("RR@10", "nDCG@10", "R@100")
-    splits: tuple[str, ...] = ("dev",)
-    kind: GoldKind = "sparse"
-    rel: int = 1
-    citation: str = "Bajaj et al. 2016, MS MARCO, arXiv:1611.09268"
-    prefix: str = "dev_"
-    judged: str = "dev"
-    queries: tuple[str, ...] = ("queries.dev.small.tsv",)
-    qrels: tuple[str, ...] = ("qrels.dev.small.tsv",)
+    name = "msmarco-dev"
+    ranking_metrics = ("RR@10", "nDCG@10", "R@100")
+    splits = ("dev",)
+    kind = "sparse"
+    rel = 1
+    citation = "Bajaj et al. 2016, MS MARCO, arXiv:1611.09268"
+    prefix = "dev_"
+    judged = "dev"
+    queries = ("queries.dev.small.tsv",)
+    qrels = ("qrels.dev.small.tsv",)
 
 
 class MSMarcoDL19(_Passages):
     """TREC Deep Learning 2019, passage ranking: 43 questions, grades 0 to 3."""
 
-    name: str = "msmarco-dl19"
-    citation: str = "Craswell et al. 2020, TREC 2019 Deep Learning, arXiv:2003.07820"
-    prefix: str = "dl19_"
-    judged: str = "test"
-    queries: tuple[str, ...] = ("msmarco-test2019-queries.tsv",)
-    qrels: tuple[str, ...] = ("2019qrels-pass.txt", "qrels.dl19-passage.txt")
+    name = "msmarco-dl19"
+    citation = "Craswell et al. 2020, TREC 2019 Deep Learning, arXiv:2003.07820"
+    prefix = "dl19_"
+    judged = "test"
+    queries = ("msmarco-test2019-queries.tsv",)
+    qrels = ("2019qrels-pass.txt", "qrels.dl19-passage.txt")
 
 
 class MSMarcoDL20(_Passages):
     """TREC Deep Learning 2020, passage ranking: 54 questions, grades 0 to 3."""
 
-    name: str = "msmarco-dl20"
-    citation: str = "Craswell et al. 2021, TREC 2020 Deep Learning, arXiv:2102.07662"
-    prefix: str = "dl20_"
-    judged: str = "dl20"
-    queries: tuple[str, ...] = ("msmarco-test2020-queries.tsv",)
-    qrels: tuple[str, ...] = ("2020qrels-pass.txt", "qrels.dl20-passage.txt")
+    name = "msmarco-dl20"
+    citation = "Craswell et al. 2021, TREC 2020 Deep Learning, arXiv:2102.07662"
+    prefix = "dl20_"
+    judged = "dl20"
+    queries = ("msmarco-test2020-queries.tsv",)
+    qrels = ("2020qrels-pass.txt", "qrels.dl20-passage.txt")

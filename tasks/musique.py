@@ -11,14 +11,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.contract import Setting
+from harness.contract import Task
 from harness.data import (
     Answer,
     Candidate,
     Document,
     Example,
     Gold,
-    GoldKind,
     HarnessError,
     Loaded,
     RawQuestion,
@@ -33,25 +32,17 @@ PART = {"validation": "dev", "train": "train"}
 PARAGRAPH = ("title", "paragraph_text", "is_supporting")
 
 
-class MuSiQue:
+class MuSiQue(Task):
     """Questions of two to four hops over twenty paragraphs, supporting paragraphs known."""
 
-    name: str = "musique"
-    metrics: tuple[str, ...] = (
-        *("EM", "F1", "Support-F1", "nDCG@10", "R@5", "R@10", "RR@10", "AP"),
-    )
+    name = "musique"
+    answer_metrics = ("EM", "F1", "Support-F1")
+    ranking_metrics = ("nDCG@10", "R@5", "R@10", "RR@10", "AP")
     splits: tuple[str, ...] = ("validation", "train")
-    settings: tuple[Setting, ...] = ("pool", "corpus")
-    kind: GoldKind = "official"
-    group_by: Literal["question", "documents"] = "documents"
-    rel: int = 1
-    instruction: str = "Answer with a few words taken from the passages."
-    max_new_tokens: int = 32
-    licence: str = "CC BY 4.0"
-    citation: str = "Trivedi et al. 2022, MuSiQue, TACL"
-    version: str = "1"
-    offline: bool = False
-    generated: bool = False
+    group_by = "documents"
+    instruction = "Answer with a few words taken from the passages."
+    licence = "CC BY 4.0"
+    citation = "Trivedi et al. 2022, MuSiQue, TACL"
 
     def __init__(self, version: Literal["ans", "full"] = "ans") -> None:
         self.data_version = version
@@ -82,8 +73,9 @@ class MuSiQue:
                     field(paragraph, "title", str, place),
                 ),
                 int(answerable and field(paragraph, "is_supporting", bool, place)),
+                shapes.reference(paragraph, "idx", place),
             )
-            for paragraph in shapes.rows_of(row, "paragraphs", PARAGRAPH, place)
+            for paragraph in shapes.rows_of(row, "paragraphs", PARAGRAPH, place, ("idx",))
         )
         answer, aliases = (
             field(row, "answer", str, place),

@@ -9,6 +9,7 @@ What it does not do: give ids, merge, sort (that is `harness.prepare`).
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -27,6 +28,7 @@ Parse = Callable[[Any, str, Counter[str]], RawQuestion | None]
 
 # --- fields ---------------------------------------------------------------------------
 
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NAMES = {str: "text", int: "a whole number", bool: "true or false", list: "a list", dict: "{…}"}
 
 
@@ -64,12 +66,27 @@ def identifier(row: Any, place: str, *keys: str) -> str:
     for key in keys or ("_id", "id"):
         if isinstance(row, Mapping) and row.get(key) is not None:
             value = row[key]
-            if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
-                return str(value)
+            if isinstance(value, str | int) and not isinstance(value, bool):
+                return native(str(value), place)
             raise HarnessError(
                 f"{place}: {key!r} is {_kind(value)}, expected an id.", "Mend that row."
             )
     return field(row, (keys or ("_id",))[0], str, place)
+
+
+def native(text: str, place: str) -> str:
+    """``text`` if it can be an id: it must stand in a line of a file, between tabs."""
+    if not text or CONTROL.search(text):
+        raise HarnessError(
+            f"{place}: {text!r}, expected an id without tabs, line ends and the like.",
+            "Give it another id there and wherever it is named.",
+        )
+    return text
+
+
+def reference(entry: Mapping[str, Any], key: str, place: str) -> str:
+    """What a submission calls a passage, as text; empty where the row does not say."""
+    return identifier(entry, place, key) if entry.get(key) not in (None, "") else ""
 
 
 def texts(row: Any, key: str, place: str) -> tuple[str, ...]:
@@ -78,21 +95,25 @@ def texts(row: Any, key: str, place: str) -> tuple[str, ...]:
     return tuple(typed(each, str, f"{place}: an entry of {key!r}") for each in listed)
 
 
-def rows_of(row: Any, key: str, names: Sequence[str], place: str) -> list[dict[str, Any]]:
-    """A nested column as a list of objects with the keys ``names``.
+def rows_of(
+    row: Any, key: str, names: Sequence[str], place: str, also: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """A nested column as a list of objects with the keys ``names``, and ``also`` if there.
 
     Takes [[a, b], …], [{x: a, y: b}, …] and {x: [a, …], y: [b, …]}.
     """
     value, what = field(row, key, object, place), f"{place}: {key!r}"
     if isinstance(value, Mapping):
-        columns = [field(value, name, list, what) for name in names]
+        there = (*names, *(name for name in also if value.get(name) is not None))
+        columns = [field(value, name, list, what) for name in there]
         if len({len(column) for column in columns}) > 1:
             raise HarnessError(f"{what} has columns of different lengths.", "Mend that row.")
-        return [dict(zip(names, each, strict=True)) for each in zip(*columns, strict=True)]
+        return [dict(zip(there, each, strict=True)) for each in zip(*columns, strict=True)]
     entries: list[dict[str, Any]] = []
     for entry in typed(value, list, what):
         if isinstance(entry, Mapping):
-            entries.append({name: field(entry, name, object, what) for name in names})
+            there = (*names, *(name for name in also if name in entry))
+            entries.append({name: field(entry, name, object, what) for name in there})
         elif isinstance(entry, list) and len(entry) == len(names):
             entries.append(dict(zip(names, entry, strict=True)))
         else:
@@ -114,7 +135,8 @@ _SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
 def existing(folder: Path, names: Iterable[str]) -> list[Path]:
     """Those of the names that are files in the folder, gzip or not, in the order of the names."""
     tried = dict.fromkeys(each for name in names for each in (name, f"{name}.gz"))
-    return [folder / name for name in tried if (folder / name).is_file()]
+    with files.reading(folder):
+        return [folder / name for name in tried if (folder / name).is_file()]
 
 
 def find_split(
@@ -150,7 +172,8 @@ def find_split(
 
 def _listed(folder: Path) -> str:
     """What data files a folder has, in a few words."""
-    names = sorted(path.name for path in folder.iterdir())
+    with files.reading(folder):
+        names = sorted(path.name for path in folder.iterdir())
     return ", ".join(names[:12]) + (", …" if len(names) > 12 else "") if names else "nothing"
 
 
@@ -230,6 +253,7 @@ def _example(question: RawQuestion) -> Example:
 # --- paragraphs with supporting sentences (HotpotQA and 2WikiMultihopQA) --------------
 
 ABSENT = "supporting facts whose title is not in the context"
+BEYOND = "supporting facts whose sentence is not in their paragraph (the paragraph counts)"
 
 
 def supported(
@@ -255,9 +279,10 @@ def supported(
     gold: set[int] = set()
     for title, sentence in facts:
         same = titled.get(title, [])
-        gold.update([n for n in same if sentence < paragraphs[n][1]] or same)
-        if not same:
-            notes[ABSENT] += 1
+        having = [n for n in same if sentence < paragraphs[n][1]]
+        gold.update(having or same)
+        if not having:
+            notes[BEYOND if same else ABSENT] += 1
     candidates = tuple(
         Candidate(document, int(number in gold)) for number, (document, _) in enumerate(paragraphs)
     )

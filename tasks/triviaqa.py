@@ -10,19 +10,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 from harness import files
-from harness.contract import Setting
+from harness.contract import Task
 from harness.data import (
     Answer,
     Candidate,
     Document,
     Example,
     Gold,
-    GoldKind,
     HarnessError,
     Loaded,
     RawQuestion,
@@ -36,27 +36,21 @@ from tasks.shapes import field, optional, rows_of, texts
 REVISION = "0f7faf33a3908546c6fd5b73a660e0f8ff173c2f"
 OFFICIAL = {"rc.wikipedia": ("wikipedia",), "rc.web": ("web",), "rc": ()}
 PART = {"validation": "dev", "train": "train"}
+BLANK = "evidence documents without text (dropped)"
 WORDS = 100
 """Words of a passage cut from an evidence document (Karpukhin et al. 2020, DPR, section 4.1)."""
 
 
-class TriviaQA:
+class TriviaQA(Task):
     """Trivia questions over 100-word passages of their evidence documents; distant judgements."""
 
-    name: str = "triviaqa"
-    metrics: tuple[str, ...] = ("EM", "F1", "nDCG@10", "R@5", "R@10", "RR@10", "AP")
+    name = "triviaqa"
+    ranking_metrics = ("nDCG@10", "R@5", "R@10", "RR@10", "AP")
     splits: tuple[str, ...] = ("validation", "train")
-    settings: tuple[Setting, ...] = ("pool", "corpus")
-    kind: GoldKind = "distant"
-    group_by: Literal["question", "documents"] = "question"
-    rel: int = 1
-    instruction: str = "Answer with a name or a few words."
-    max_new_tokens: int = 32
-    licence: str = "questions Apache-2.0; evidence documents: their owners'"
-    citation: str = "Joshi et al. 2017, TriviaQA, ACL"
-    version: str = "1"
-    offline: bool = False
-    generated: bool = False
+    kind = "distant"
+    instruction = "Answer with a name or a few words."
+    licence = "questions Apache-2.0; evidence documents: their owners'"
+    citation = "Joshi et al. 2017, TriviaQA, ACL"
 
     def __init__(self, config: Literal["rc.wikipedia", "rc.web", "rc"] = "rc.wikipedia") -> None:
         self.config = config
@@ -76,7 +70,7 @@ class TriviaQA:
     def question(self, row: Any, place: str, notes: Counter[str]) -> RawQuestion:
         """One hub row; see `_rows` for official ones."""
         answers = _answers(field(row, "answer", dict, place), place)
-        candidates = self.candidates(row, place, _normals(answers))
+        candidates = self.candidates(row, place, _normals(answers), notes)
         if not candidates:
             notes["questions without a passage (kept for answers)"] += 1
         return RawQuestion(
@@ -87,7 +81,9 @@ class TriviaQA:
             where=place,
         )
 
-    def candidates(self, row: Any, place: str, normals: Sequence[str]) -> tuple[Candidate, ...]:
+    def candidates(
+        self, row: Any, place: str, normals: Sequence[str], notes: Counter[str]
+    ) -> tuple[Candidate, ...]:
         """The row's retrieved passages if it has any, else its documents cut into passages."""
         if optional(row, "ctxs", object, None, place):
             return tuple(
@@ -97,13 +93,12 @@ class TriviaQA:
                 )
                 for passage in rows_of(row, "ctxs", ("title", "text", "has_answer"), place)
             )
-        pieces = (
-            (title, " ".join(words[start : start + WORDS]))
-            for title, text in _evidence(row, place)
-            for words in [text.split()]
+        return tuple(
+            _graded(replace(each, text=" ".join(words[start : start + WORDS])), name, normals)
+            for each, name in _evidence(row, place, notes)
+            for words in [each.text.split()]
             for start in range(0, len(words), WORDS)
         )
-        return tuple(_graded(title, text, normals) for title, text in pieces)
 
     def score(
         self, answer: Answer, support: Sequence[tuple[str, int]] | None, gold: Gold
@@ -119,12 +114,13 @@ class TriviaQA:
 class TriviaQALong(TriviaQA):
     """Trivia questions over whole evidence documents, thousands of words each."""
 
-    name: str = "triviaqa-long"
+    name = "triviaqa-long"
 
-    def candidates(self, row: Any, place: str, normals: Sequence[str]) -> tuple[Candidate, ...]:
+    def candidates(
+        self, row: Any, place: str, normals: Sequence[str], notes: Counter[str]
+    ) -> tuple[Candidate, ...]:
         """The row's evidence documents, whole."""
-        found = _evidence(row, place)
-        return tuple(_graded(title, text, normals) for title, text in found if text.strip())
+        return tuple(_graded(*each, normals) for each in _evidence(row, place, notes))
 
 
 def _title(passage: Any, place: str) -> str:
@@ -148,19 +144,22 @@ def _normals(answers: Sequence[str]) -> tuple[str, ...]:
     return tuple(filter(None, dict.fromkeys(map(triviaqa_normal, answers))))
 
 
-def _graded(title: str, text: str, normals: Sequence[str]) -> Candidate:
-    normal = f" {triviaqa_normal(text)} "
-    return Candidate(Document("", text, title), int(any(f" {each} " in normal for each in normals)))
+def _graded(document: Document, name: str, normals: Sequence[str]) -> Candidate:
+    normal = f" {triviaqa_normal(document.text)} "
+    return Candidate(document, int(any(f" {each} " in normal for each in normals)), name)
 
 
-def _evidence(row: Any, place: str) -> list[tuple[str, str]]:
-    """(title, text) of the evidence documents: Wikipedia pages, then search results."""
-    return [
-        (_title(entry, place), field(entry, text, str, place))
-        for column, text in (("entity_pages", "wiki_context"), ("search_results", "search_context"))
-        if optional(row, column, object, None, place) is not None
-        for entry in rows_of(row, column, ("title", text), place)
-    ]
+def _evidence(row: Any, place: str, notes: Counter[str]) -> Iterator[tuple[Document, str]]:
+    """The evidence documents and their file names: Wikipedia pages, then search results."""
+    for column, key in (("entity_pages", "wiki_context"), ("search_results", "search_context")):
+        if optional(row, column, object, None, place) is None:
+            continue
+        for entry in rows_of(row, column, ("title", key), place, ("filename",)):
+            if (text := field(entry, key, str, place)).strip():
+                name = shapes.reference(entry, "filename", place)
+                yield Document("", text, _title(entry, place)), name
+            else:
+                notes[BLANK] += 1
 
 
 # --- the official files ---------------------------------------------------------------
@@ -195,7 +194,8 @@ def _documents(
     return [
         {
             "title": optional(entry, "Title", str, "", place),
-            text: _evidence_file(folder, domain, field(entry, "Filename", str, place), place),
+            "filename": (name := field(entry, "Filename", str, place)),
+            text: _evidence_file(folder, domain, name, place),
         }
         for entry in optional(row, column, list, [], place)
     ]
@@ -206,7 +206,7 @@ def _evidence_file(folder: Path, domain: str, name: str, place: str) -> str:
     for place_of_evidence in (folder, folder.parent):
         path = place_of_evidence / "evidence" / domain / name
         if path.is_file():
-            return path.read_text(encoding="utf-8", errors="replace")
+            return files.text(path)
     raise HarnessError(
         f"{place}: its document evidence/{domain}/{name} is not beside {folder.name}.",
         "Unpack the official archive as it is.",

@@ -11,15 +11,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from harness import files
-from harness.contract import Setting
+from harness.contract import Task
 from harness.data import (
     Answer,
     Example,
     Gold,
-    GoldKind,
     GoldTriple,
     HarnessError,
     Loaded,
@@ -40,26 +39,17 @@ NO_IDS = "rows without evidences_id and answer_id: no aliases"
 Aliases = Mapping[str, tuple[str, ...]]
 
 
-class TwoWiki:
+class TwoWiki(Task):
     """Two- to four-hop questions over ten paragraphs, supporting sentences and triples known."""
 
-    name: str = "2wikimultihopqa"
-    metrics: tuple[str, ...] = (
-        *("EM", "F1", "SP-EM", "SP-F1", "Joint-EM", "Joint-F1", "Evi-F1"),
-        *("nDCG@10", "R@2", "R@5", "RR@10", "AP"),
-    )
-    splits: tuple[str, ...] = ("validation", "train", PARAGRAPHS)
-    settings: tuple[Setting, ...] = ("pool", "corpus")
-    kind: GoldKind = "official"
-    group_by: Literal["question", "documents"] = "documents"
-    rel: int = 1
-    instruction: str = HotpotQA.instruction
-    max_new_tokens: int = 32
-    licence: str = "Apache-2.0"
-    citation: str = "Ho et al. 2020, 2WikiMultiHopQA, COLING; evaluation v1.1"
-    version: str = "1"
-    offline: bool = False
-    generated: bool = False
+    name = "2wikimultihopqa"
+    answer_metrics = (*HotpotQA.answer_metrics, "Evi-F1")
+    ranking_metrics = HotpotQA.ranking_metrics
+    splits: tuple[str, ...] = HotpotQA.splits
+    group_by = "documents"
+    instruction = HotpotQA.instruction
+    licence = "Apache-2.0"
+    citation = "Ho et al. 2020, 2WikiMultiHopQA, COLING; evaluation v1.1"
 
     def files(self, source: Path | None, split: str) -> list[Path]:
         """What `load` reads, for checksums."""

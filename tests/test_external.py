@@ -41,7 +41,7 @@ def test_a_broken_trec_run_is_refused_with_its_line(tmp_path: Path, text: str, s
     "write",
     [
         lambda p: p("x.json", json.dumps({"a": "one", "b": "two"})),
-        lambda p: p("x.json", json.dumps({"answer": {"a": "one", "b": "two"}, "sp": {}})),
+        lambda p: p("x.json", json.dumps({"answer": {"a": "one", "b": "two"}})),
         lambda p: p("x.json", json.dumps([{"id": "a", "pred": "one"}, {"id": "b", "pred": "two"}])),
         lambda p: p("x.jsonl", '{"id":"a","predicted_answer":"one"}\n{"_id":"b","answer":"two"}\n'),
     ],
@@ -74,7 +74,7 @@ def test_native_ids_of_a_run_are_translated_and_its_score_is_that_of_the_ranking
 
 def test_a_run_of_another_task_is_refused() -> None:
     Path("x.run").write_text("other Q0 D1 1 1 t\n")
-    with pytest.raises(HarnessError, match="knows none of the questions"):
+    with pytest.raises(HarnessError, match="knows none of the task"):
         api.run(["toy"], ["trec:file=x.run"])
     Path("y.run").write_text("native-1 Q0 D1 1 1 t\n")
     with pytest.raises(HarnessError, match="ranks 1 documents that the corpus does not have"):

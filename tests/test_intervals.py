@@ -1,3 +1,5 @@
+"""Intervals: coverage, identities, and what is said where nothing varies."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -31,10 +33,40 @@ def test_columns_with_values_in_other_questions_do_not_disturb_each_other() -> N
     assert [each[1] for each in both] == pytest.approx([each[0] for each in alone])
 
 
-def test_a_constant_column_has_an_interval_of_no_width() -> None:
-    for size in (5, 200):
-        mean, low, high, _ = cluster_intervals(np.ones((size, 1)), [str(i) for i in range(size)])
-        assert mean[0] == low[0] == high[0] == 1
+@pytest.mark.parametrize("size", [5, 60, 200])
+def test_all_zeros_or_all_ones_are_bounded_by_the_rule_of_three(size: int) -> None:
+    """The bound is where a sample of groups like these has a chance of one in twenty."""
+    names = [str(i % size) for i in range(3 * size)]
+    values = np.tile([0.0, 1.0], (3 * size, 1))
+    mean, low, high, groups = cluster_intervals(values, names)
+    assert mean.tolist() == [0, 1] and groups.tolist() == [size, size]
+    assert low[0] == 0 and (1 - high[0]) ** size == pytest.approx(0.05)
+    assert high[1] == 1 and low[1] ** size == pytest.approx(0.05)
+    assert high[0] == pytest.approx(3 / size, rel=0.5 if size == 5 else 0.03)
+    narrow = cluster_intervals(values, names, level=0.5)
+    assert narrow[2][0] < high[0] and narrow[1][1] > low[1]
+
+
+@pytest.mark.parametrize("size", [5, 200])
+def test_other_columns_whose_groups_are_all_alike_have_no_interval(size: int) -> None:
+    halves, mixed = np.full(2 * size, 0.5), np.tile([0.0, 1.0], size)
+    above = np.full(2 * size, 1.5)
+    names = [str(i // 2) for i in range(2 * size)]
+    mean, low, high, _ = cluster_intervals(np.stack([halves, mixed, above], axis=1), names)
+    assert mean.tolist() == [0.5, 0.5, 1.5]
+    assert np.isnan(low).all() and np.isnan(high).all()
+
+
+def test_official_scores_above_one_are_not_clamped() -> None:
+    values = np.array([[1.5], [2.0], [1.0]] * 50)
+    mean, low, high, _ = cluster_intervals(values, [str(i) for i in range(150)])
+    assert mean[0] == 1.5 and 1 < low[0] < 1.5 < high[0] < 2
+
+
+def test_questions_weigh_the_same_whatever_the_size_of_their_group() -> None:
+    values = np.array([[1.0], [0.0], [0.0], [0.0]])
+    mean, *_ = cluster_intervals(values, ["small", "large", "large", "large"])
+    assert mean[0] == 0.25
 
 
 def test_one_group_has_no_interval_and_no_values_have_no_mean() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from harness import api
 from harness.corpus import Corpus
 from harness.data import Brief, HarnessError, RawQuestion
 from harness.prepare import open_questions, prepare, read_gold
@@ -172,7 +173,7 @@ def test_support_points_at_the_sentences_that_say_so() -> None:
 def test_bm25_is_neither_perfect_nor_at_the_floor(tmp_path: Path, kind: Any, setting: Any) -> None:
     made = kind()
     folder = prepare(made.name, data=tmp_path / "data")
-    questions, golds = open_questions(folder, made, setting), read_gold(folder)
+    questions, golds = open_questions(folder, made, "test", setting), read_gold(folder)
     assert len(questions.corpus) == 2000
     index = tmp_path / "index"
     index.mkdir()
@@ -203,11 +204,41 @@ def test_examples_come_from_another_world() -> None:
 def test_what_cannot_be_made_is_one_sentence() -> None:
     with pytest.raises(HarnessError, match=r"too small.*documents=100"):
         MiniHotpotQA(documents=20).load(None, "test", None)
+    with pytest.raises(HarnessError, match=r"too large.*to 1000000"):
+        MiniHotpotQA(documents=10**9).load(None, "test", None)
+    with pytest.raises(HarnessError, match=r"questions=1 or more"):
+        list(MiniHotpotQA(questions=0).load(None, "test", None).questions)
     with pytest.raises(HarnessError, match="no 5000 such questions"):
         list(MiniTriviaQA(documents=100, questions=5000).load(None, "test", None).questions)
     with pytest.raises(HarnessError, match="Leave --from out"):
         MiniHotpotQA().load(Path(), "test", None)
 
 
+NAMES = [name for name in TABLE if name.startswith("mini-")]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_mini_task_runs_with_options(tmp_path: Path, name: str) -> None:
+    spelled = f"{name}:documents=300,questions=20,seed=1"
+    folder = api.run([spelled], ["random"], out=tmp_path / "run", data=tmp_path / "data")
+    api.score(folder)
+    found = [record for record in api.records([folder]) if record.system == "random"]
+    assert found and {record.n for record in found} == {20}
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("documents=50", r"50 documents is too small.*documents=100"),
+        ("documents=abc", r"documents=abc is wrong.*valid integer"),
+        ("document=300", r"no option 'document'.*'documents'"),
+    ],
+)
+def test_a_wrong_option_is_one_sentence(tmp_path: Path, option: str, said: str) -> None:
+    with pytest.raises(HarnessError, match=said) as error:
+        api.run([f"mini-hotpotqa:{option}"], ["random"], out=tmp_path / "run", data=tmp_path / "d")
+    assert len(error.value.sentences) == 1
+
+
 def test_every_mini_task_is_in_the_table() -> None:
-    assert {kind().name for kind in TASKS} == {name for name in TABLE if name.startswith("mini-")}
+    assert {kind().name for kind in TASKS} == set(NAMES)

@@ -265,5 +265,5 @@ def test_a_spy_finds_no_gold_no_task_name_and_no_native_id() -> None:
 def test_what_run_opens_has_no_gold_in_it() -> None:
     folder = prepare([replace(q, answers=("GOLDANSWER",)) for q in toy_questions()])
     task = registry.task(parse_spelled("given"))
-    questions = open_questions(folder, task, "pool")
+    questions = open_questions(folder, task, "test", "pool")
     assert "GOLDANSWER" not in reachable([questions.queries, questions.corpus])

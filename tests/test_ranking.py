@@ -34,17 +34,34 @@ def test_floors_are_those_of_all_placements(shape: tuple[int, int]) -> None:
 
 
 def test_floors_meet_sampled_random_orders_on_graded_data_with_unreachable_documents() -> None:
-    names, draws = ("nDCG@10", "RR", "AP", "R@5", "P@5", "Success@3"), 4000
+    names, draws = ("nDCG", "nDCG@10", "RR", "RR@3", "AP", "R@5", "P@5", "P@20", "Success@3"), 4000
     grades = {"a": 3, "b": 1, "c": 2, "d": 0, "gone": 2}
     docs = ["a", "b", "c", "d", *(f"x{i}" for i in range(11))]
     rng = random.Random(0)
     runs = {str(i): rng.sample(docs, len(docs)) for i in range(draws)}
-    values = ranking.evaluate(runs, dict.fromkeys(runs, grades), names, rel=2)
+    # Measures without a closed form are asked for too: a floor that they get must be right.
+    asked = (*names, "AP@3", "nDCG(gains={1:0,2:1,3:10})@10", "Rprec", "Bpref", "SetP", "infAP")
     here = {d: g for d, g in grades.items() if d in docs}
-    for name, floor in ranking.floors(grades, here, len(docs), names, 2).items():
-        mean = sum(each[name] for each in values.values()) / draws
-        spread = math.sqrt(sum((v[name] - mean) ** 2 for v in values.values())) / draws
-        assert abs(mean - floor) < 4 * spread, name
+    for rel in (1, 2):
+        values = ranking.evaluate(runs, dict.fromkeys(runs, grades), asked, rel)
+        found = ranking.floors(grades, here, len(docs), asked, rel)
+        assert list(found) == [str(ranking.measure(name, rel)) for name in names]
+        for name, floor in found.items():
+            mean = sum(each[name] for each in values.values()) / draws
+            spread = math.sqrt(sum((v[name] - mean) ** 2 for v in values.values())) / draws
+            assert abs(mean - floor) <= 4 * spread + 1e-9, name
+
+
+@pytest.mark.parametrize(
+    "grades", [{}, {"a": 0}, {"gone": 1}, {"a": 1, "b": 1}], ids=["none", "zero", "gone", "all"]
+)
+def test_floors_of_questions_at_the_edge_are_those_of_a_ranking(grades: dict[str, int]) -> None:
+    here = {d: g for d, g in grades.items() if d != "gone"}
+    found = ranking.floors(grades, here, 2, NAMES, 1)
+    orders = {"q": ["a", "b"], "r": ["b", "a"]}
+    values = ranking.evaluate(orders, dict.fromkeys(orders, grades), NAMES)
+    for name in NAMES:
+        assert found[name] == pytest.approx((values["q"][name] + values["r"][name]) / 2), name
 
 
 def test_ties_cannot_make_rr_rr10_and_p1_disagree() -> None:
@@ -85,3 +102,43 @@ def test_unknown_metrics_are_all_told_with_a_suggestion() -> None:
         ranking.check_measures(("nDGC@10", "AP", "R@@5"))
     assert len(error.value.sentences) == 2
     assert "nDCG@10" in error.value.sentences[0]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ERR@10", "nDCG(dcg='exp-log2')@10", "alpha_nDCG@10", "RR(judged_only=True)@10",
+        "RBP(p=0.8)", "R", "P@2.5", "nDCG(foo=1)", "nDCG@True", "Accuracy@10", "Judged@10", "NumRet",
+        "NumQ", "nDCG@0", "RR@0", "P@0", "P@99999999999", "AP(rel=99999999999)", "Rprec(rel=0)",
+        "nDCG(gains={1:'x'})", "nDCG(gains={1:2.5})", "nDCG(gains={'a':1})", "nDCG@10\0", "", "1",
+    ],
+)  # fmt: skip
+def test_what_cannot_be_computed_here_is_refused_in_one_sentence(name: str) -> None:
+    """Some of these would end the process inside trec_eval's C code."""
+    with pytest.raises(HarnessError) as error:
+        ranking.check_measures((name,))
+    assert len(error.value.sentences) == 1
+    assert repr(name) in error.value.message
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nDCG", "nDCG@3", "nDCG(gains={1:0,2:5})@3", "RR", "RR@2", "MRR@2", "AP", "AP@2", "R@2",
+        "P@1", "Success@2", "Rprec", "SetP", "SetRelP", "SetR", "SetF(beta=2.)", "SetAP", "Bpref",
+        "infAP", "IPrec@0.5", "AP(judged_only=True)", "P(judged_only=True)@2",
+    ],
+)  # fmt: skip
+def test_what_is_let_in_has_values_and_a_name_that_reads_back(name: str) -> None:
+    grades = {"a": 2, "b": 0, "c": 1}
+    for rel in (1, 2):
+        found = ranking.evaluate({"q": ["b", "a", "c"]}, {"q": grades}, (name,), rel)
+        ((canonical, value),) = found["q"].items()
+        assert 0 <= value <= 1
+        assert ranking.measure(canonical, rel) == ranking.measure(name, rel)
+        asks = "rel" in ranking.measure(name).SUPPORTED_PARAMS
+        assert ranking.measure(name, rel).params.get("rel", 1) == (rel if asks else 1)
+
+
+def test_a_grade_in_the_name_stands() -> None:
+    assert str(ranking.measure("P(rel=3)@5", 2)) == "P(rel=3)@5"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -61,6 +62,132 @@ def test_killed_at_random_moments_and_torn_it_ends_as_if_undisturbed(tmp_path: P
     subprocess.run([*command, "killed"], check=True, capture_output=True)
     assert rows_of(Path("killed")) == rows_of(Path("whole"))
     assert len(rows_of(Path("whole"))) == 3
+
+
+def test_one_torn_line_costs_one_question() -> None:
+    folder = api.run(["toy"], ["bm25"])
+    (path,) = folder.rglob("rows.jsonl")
+    whole = path.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    for spoiled in (
+        whole[:-7],
+        whole + b'{"id":"torn',
+        b"".join([*lines[:5], b"garbage\n", *lines[6:]]),
+        b"".join([*lines[:5], *lines[3:]]),
+    ):
+        path.write_bytes(spoiled)
+        api.run(["toy"], ["bm25"])
+        assert path.read_bytes() == whole
+
+
+class Batched:
+    """Its scores depend on the whole batch, as padding makes them with a real model."""
+
+    def retrieve(self, queries, k):
+        together = float(sum(len(q.text) * (n + 1) for n, q in enumerate(queries)))
+        return [[Hit(d, together) for d in q.pool] for q in queries]
+
+
+def test_resumed_or_enlarged_a_run_has_the_batches_that_it_would_have_had() -> None:
+    registry.register("systems", "batched")(Batched)
+    whole = rows_of(api.run(["toy"], ["batched"], batch_size=8, out="whole"))
+    (path,) = api.run(["toy"], ["batched"], batch_size=8, out="torn").rglob("rows.jsonl")
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:3], *lines[5:20]]))
+    assert rows_of(api.run(["toy"], ["batched"], batch_size=8, out="torn")) == whole
+    api.run(["toy"], ["batched"], batch_size=8, limit=11, out="grown")
+    assert rows_of(api.run(["toy"], ["batched"], batch_size=8, out="grown")) == whole
+
+
+def test_a_smaller_limit_loses_no_errored_question_of_a_larger_one() -> None:
+    class Broken:
+        def retrieve(self, queries, k):
+            raise RuntimeError("always")
+
+    registry.register("systems", "broken")(Broken)
+    api.run(["toy"], ["broken"], limit=20, out="r")
+    folder = api.run(["toy"], ["broken"], limit=5, out="r")
+    (path,) = folder.rglob("rows.jsonl")
+    assert len(list(read_rows(path))) == 20
+
+
+def test_a_changed_checkpoint_or_earlier_stage_is_another_key(tmp_path: Path) -> None:
+    class Checkpointed:
+        def __init__(self, weights: Path) -> None:
+            self.weights = weights
+
+        def files(self):
+            return [self.weights]
+
+        def retrieve(self, queries, k):
+            return [[Hit(d, 0.0) for d in q.pool[:k]] for q in queries]
+
+    registry.register("systems", "checkpointed")(Checkpointed)
+    weights, keys = tmp_path / "weights", set()
+    for text, first in (("one", "bm25@3"), ("other", "bm25@3"), ("other", "random@3")):
+        weights.write_text(text)
+        folder = api.run(["toy"], [f"{first}+checkpointed:weights={weights}"], out=f"{text}{first}")
+        keys.add(json.loads((folder / "manifest.json").read_text())["pipelines"][0]["key"])
+    assert len(keys) == 3
+
+
+def test_a_class_that_was_typed_in_has_its_code_in_its_key() -> None:
+    keys = []
+    for score in ("0.0", "1.0"):
+        scope: dict[str, type] = {"__name__": "__typed__"}
+        exec(
+            "from harness.data import Hit\nclass Typed:\n    def retrieve(self, queries, k):\n"
+            f"        return [[Hit(d, {score}) for d in q.pool] for q in queries]\n",
+            scope,
+        )
+        registry.register("systems", "typed")(scope["Typed"])
+        folder = api.run(["toy"], ["typed"], out="r")
+        keys.append(json.loads((folder / "manifest.json").read_text())["pipelines"][0]["key"])
+        entry = json.loads((folder / "manifest.json").read_text())["pipelines"][0]
+        (row, *_) = read_rows(folder / entry["rows"])
+        assert row.hits[0].score == float(score)
+    assert keys[0] != keys[1]
+
+
+def test_a_comment_changes_no_key(tmp_path: Path, monkeypatch) -> None:
+    from harness import manifest
+
+    module = tmp_path / "commented_system.py"
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = []
+    for text in ("LIMIT = 1\n", '"""Says more."""\n# and more\nLIMIT = 1\n'):
+        module.write_text(text)
+        manifest._walked.cache_clear()
+        manifest.sources.cache_clear()
+        found.append(manifest.sources("commented_system"))
+    assert found[0] == found[1]
+
+
+def test_a_system_that_cannot_start_leaves_the_others_alone() -> None:
+    class Dead:
+        def open(self, corpus, folder, brief):
+            raise KeyError("klingon")
+
+        def retrieve(self, queries, k):
+            return []
+
+    registry.register("systems", "dead")(Dead)
+    with pytest.raises(HarnessError, match=r"dead cannot be started.*klingon"):
+        api.run(["toy"], ["dead+random", "dead", "bm25"], out="r")
+    (path,) = Path("r").rglob("rows.jsonl")
+    assert path.parent.name.startswith("bm25")
+    api.score("r")
+    counts = {r.system: (r.n, r.value) for r in api.records("r") if r.metric == "RR"}
+    assert counts["bm25"] == (40, 1.0)
+    assert counts["dead"] == (40, 0.0)
+
+
+def test_two_systems_that_differ_only_in_searching_share_an_index() -> None:
+    api.run(["toy"], ["bm25", "bm25:idf=pool", "bm25:k1=1"])
+    about = [json.loads(path.read_text()) for path in Path("data/indexes").rglob("*.json")]
+    built = [each for each in about if "seconds" in each]
+    assert len(built) == 2
+    assert all(each["documents"] == 200 and each["bytes"] > 0 for each in built)
 
 
 def test_a_start_after_the_end_writes_nothing() -> None:
@@ -164,11 +291,12 @@ def test_changed_source_is_another_key(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     for text in ("LIMIT = 1\n", "LIMIT = 2\n"):
         module.write_text(text)
+        manifest._walked.cache_clear()
         manifest.sources.cache_clear()
-        keys.append(manifest.sources("own_system", manifest.RUNNER)["own_system"])
+        keys.append(manifest.sources("own_system", *manifest.RUNNER)["own_system"])
     assert keys[0] != keys[1]
     assert "systems.ranking" in manifest.sources("systems.bm25")
-    assert "harness.run.stages" in manifest.sources("own_system", manifest.RUNNER)
+    assert "harness.run.stages" in manifest.sources("own_system", *manifest.RUNNER)
 
 
 def test_stages_shared_by_two_pipelines_run_once() -> None:
@@ -195,21 +323,33 @@ def test_a_second_process_is_refused_with_the_pid_of_the_first(tmp_path: Path) -
     assert done.returncode != 0
 
 
-def test_gold_is_never_opened_by_run() -> None:
+def test_gold_is_never_opened_by_run(monkeypatch) -> None:
     folder = api.prepare("toy")
+    opened: list[str] = []
+    real = io.open
+
+    def noted(file, *rest, **named):
+        opened.append(str(file))
+        return real(file, *rest, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(io, "open", noted)
+        run = api.run(["toy"], ["bm25"])
+    assert any("queries.jsonl" in name for name in opened)
+    assert not any("gold" in name for name in opened)
     (folder / "gold.jsonl").unlink()
     (folder / "gold.jsonl").mkdir()
-    run = api.run(["toy"], ["bm25"])
+    assert len(_rows(api.run(["toy"], ["random"]))) == 40
     assert len(_rows(run)) == 40
 
 
 def test_a_full_disk_is_one_sentence_and_keeps_what_was_done(monkeypatch) -> None:
     wrote = RowFile.append
 
-    def full(self, rows):
+    def full(self, rows, label):
         if len(self) >= 8:
             raise OSError(28, "No space left on device")
-        wrote(self, rows)
+        wrote(self, rows, label)
 
     monkeypatch.setattr(RowFile, "append", full)
     with pytest.raises(HarnessError, match="No space left"):
@@ -237,9 +377,9 @@ def test_an_index_is_built_once_and_half_an_index_is_never_used() -> None:
             return [[] for _ in queries]
 
     registry.register("systems", "indexed")(Indexed)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(HarnessError, match=r"indexed cannot be started.*died while building"):
         api.run(["toy"], ["indexed"])
-    assert not any(Path("data/indexes").iterdir())
+    assert not [path for path in Path("data/indexes").rglob("*") if path.is_file()]
     api.run(["toy"], ["indexed"])
     api.run(["toy"], ["indexed"], setting="corpus")
     assert len(built) == 2

@@ -38,6 +38,19 @@ def test_three_nestings_are_one(column: Any) -> None:
     ]
 
 
+def test_a_nested_column_may_have_more() -> None:
+    for column in (
+        {"title": ["Kiln"], "idx": [3], "url": None},
+        [{"title": "Kiln", "idx": 3}],
+    ):
+        (entry,) = shapes.rows_of({"c": column}, "c", ("title",), "f:1", ("idx", "url"))
+        assert entry == {"title": "Kiln", "idx": 3}
+        assert shapes.reference(entry, "idx", "f:1") == "3"
+        assert shapes.reference(entry, "url", "f:1") == ""
+    with pytest.raises(HarnessError, match="different lengths"):
+        shapes.rows_of({"c": {"title": ["Kiln"], "idx": []}}, "c", ("title",), "f:1", ("idx",))
+
+
 @pytest.mark.parametrize(
     ("column", "said"),
     [
@@ -81,7 +94,7 @@ def test_identifiers_are_text() -> None:
     assert shapes.identifier({"_id": "a"}, "f:1") == "a"
     assert shapes.identifier({"id": 17}, "f:1") == "17"
     assert shapes.identifier({"query_id": 0}, "f:1", "query_id") == "0"
-    for wrong in ("", True, 1.5, ["a"]):
+    for wrong in ("", True, 1.5, ["a"], "a\tb", "a\n", "\0"):
         with pytest.raises(HarnessError, match="expected an id"):
             shapes.identifier({"id": wrong}, "f:1")
     with pytest.raises(HarnessError, match="no key '_id'"):
@@ -133,6 +146,11 @@ def test_two_files_for_a_split_are_refused(tmp_path: Path) -> None:
         shapes.find_split(tmp_path, "validation", ["dev.json"])
 
 
+def test_a_name_that_the_machine_refuses_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(HarnessError, match=r"cannot be read \(File name too long\)"):
+        shapes.find_split(tmp_path, "x" * 300)
+
+
 def test_a_split_that_the_hub_lacks_needs_a_copy() -> None:
     hub = Hub("some/data", "", "0" * 40)
     with pytest.raises(HarnessError, match=r"not on the hub .*validation, train.*--from"):
@@ -176,6 +194,15 @@ def test_support_grades_paragraphs_and_stays_verbatim() -> None:
     assert sentences == (("Loom", 1), ("Loom", 1), ("Gone", 0))
     assert candidates[1].document == Document("", "b. c.", "Loom", ("b.", " c."))
     assert notes == {shapes.ABSENT: 1}
+
+
+def test_a_fact_beyond_its_paragraph_counts_and_is_told() -> None:
+    notes: Counter[str] = Counter()
+    candidates, _ = shapes.supported(
+        row([["Kiln", ["a."]], ["Loom", ["b."]]], [["Loom", 4]]), "f:1", notes, " ", False
+    )
+    assert [candidate.grade for candidate in candidates] == [0, 1]
+    assert notes == {shapes.BEYOND: 1}
 
 
 def test_of_equal_titles_those_with_the_sentence_count() -> None:

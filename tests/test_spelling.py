@@ -52,7 +52,6 @@ def test_options_in_another_order_are_the_same_pipeline() -> None:
         "bm25:k1=",
         "bm25:k1=1,k1=2",
         "bm25:k1=1,b",
-        "bm25@0",
         ":x",
     ],
 )

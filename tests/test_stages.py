@@ -6,6 +6,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from harness import api, registry
@@ -103,8 +104,17 @@ def test_wrong_number_of_results_is_the_fault_of_the_system() -> None:
         (None, "expected a string"),
         (7, "expected a string"),
         (Reply(), "expected a string"),
-        (Answer(7), "the answer is int"),
-        (Answer("x", evidence=("doc",)), "is not an Evidence"),
+        (Answer(7), "the answer is int, not str"),
+        (Answer("x", evidence=("doc",)), "the evidence is str, not Evidence"),
+        (Answer("x", evidence=(Evidence("d", None, (3,)),)), "malformed"),
+        (Answer("x", evidence=(Evidence("d", "one"),)), "malformed"),
+        (Answer("x", triples=(("a", "b"),)), "malformed"),
+        (Answer("half a pair: \ud83d"), "cannot be written"),
+        (Reply(Answer("x"), raw=5), "raw is int, not str"),
+        (Reply(Answer("x"), read=(1,)), "an id in read is int, not str"),
+        (Reply(Answer("x"), counts={"tokens": math.nan}), "a count is nan"),
+        (Reply(Answer("x"), extras={"it": object()}), "cannot be written"),
+        (Reply(Answer("x"), extras={"large": 2**70}), "cannot be written"),
     ],
 )
 def test_wrong_answers_are_error_rows(reply, error: str) -> None:
@@ -135,6 +145,87 @@ def test_answers_of_all_accepted_kinds_are_rows() -> None:
     for kind in ("text", "answer", "reply"):
         rows = _rows(api.run(tasks=["toy"], systems=[f"bm25+speaker:kind={kind}@1"], batch_size=1))
         assert all(row.answer and row.answer.text and row.hits and not row.error for row in rows)
+
+
+def test_numbers_of_numpy_and_torch_are_written_as_plain_ones() -> None:
+    class Speaker:
+        def answer(self, queries, documents):
+            evidence = (Evidence(documents[0][0].id, np.int64(1), (np.int32(0), np.int64(2))),)
+            answer = Answer("x", evidence, (("a", "r", "b"),), np.bool_(True))
+            counts = {"tokens": np.float32(3), "steps": np.int64(2)}
+            return [Reply(answer, counts=counts, extras={"curve": [1, 2.5]})] * len(queries)
+
+        def retrieve(self, queries, k):
+            return [[Hit(d, np.float32(-n)) for n, d in enumerate(q.pool)] for q in queries]
+
+    registry.register("systems", "speaker")(Speaker)
+    folder = api.run(tasks=["toy"], systems=["speaker"], batch_size=1)
+    for row in _rows(folder):
+        assert row.error == ""
+        assert row.answer.evidence[0].span == (0, 2)
+        assert row.counts == {"tokens": 3.0, "steps": 2}
+        assert row.extras == {"curve": [1, 2.5]}
+        assert row.answer.answerable is True
+    api.score(folder)
+
+
+def test_a_retriever_may_say_more_than_its_hits() -> None:
+    class Weigher:
+        def retrieve(self, queries, k):
+            hits = [tuple(Hit(d, 0.0) for d in q.pool) for q in queries]
+            return [Reply(hits=each, extras={"weights": [0.5, 0.5]}) for each in hits]
+
+    registry.register("systems", "weigher")(Weigher)
+    rows = _rows(api.run(tasks=["toy"], systems=["weigher"]))
+    assert all(row.hits and row.extras == {"weights": [0.5, 0.5]} for row in rows)
+
+
+def test_an_errored_answer_keeps_its_ranking_in_the_row_and_scores_zero_in_all() -> None:
+    class Mute:
+        def answer(self, queries, documents):
+            raise RuntimeError("no voice")
+
+    registry.register("systems", "mute")(Mute)
+    folder = api.run(tasks=["toy"], systems=["bm25+mute"])
+    assert all(row.error and row.hits for row in _rows(folder))
+    api.score(folder)
+    cells = {r.metric: r.value for r in api.records(folder)}
+    assert {"EM", "F1", "nDCG@10", "RR"} <= set(cells)
+    assert set(cells.values()) == {0.0}
+
+
+def test_whole_pools_are_ranked_when_the_pipeline_does_not_say_how_deep() -> None:
+    asked = []
+
+    class Asked:
+        def retrieve(self, queries, k):
+            asked.append((k, max(len(q.pool) for q in queries)))
+            return [[] for _ in queries]
+
+    registry.register("systems", "asked")(Asked)
+    api.run(tasks=["toy"], systems=["asked"])
+    assert all(k == size == 5 for k, size in asked)
+    asked.clear()
+    api.run(tasks=["toy"], systems=["asked@2"])
+    assert {k for k, _ in asked} == {2}
+
+
+def test_options_may_take_a_capability_away() -> None:
+    class Both:
+        def __init__(self, part: str = "both") -> None:
+            if part == "selector":
+                self.solve = None
+
+        def retrieve(self, queries, k):
+            return [[Hit(d, 0.0) for d in q.pool] for q in queries]
+
+        def solve(self, queries, k):
+            return [Reply(Answer("solved")) for _ in queries]
+
+    registry.register("systems", "both")(Both)
+    selected = _rows(api.run(tasks=["toy"], systems=["both:part=selector"]))
+    assert all(row.answer is None and row.hits for row in selected)
+    assert all(row.answer.text == "solved" for row in _rows(api.run(["toy"], ["both"])))
 
 
 def test_reading_depth_and_ranking_depth_are_two_numbers() -> None:

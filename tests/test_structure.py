@@ -20,6 +20,8 @@ INSIDE = [
     ("harness/score", {"harness.report", "harness.run.runner", "harness.run.plan"}),
     ("harness/run", {"harness.report", "harness.score.scoring"}),
 ]
+FOREIGN = {"harness/run/stages.py", "harness/run/indexes.py", "harness/registry.py"}
+"""Where other people's code is called, which may raise anything."""
 HEAVY = {"torch", "transformers", "datasets", "pandas", "numba", "bm25s", "ir_measures"}
 
 
@@ -58,4 +60,4 @@ def test_a_module_keeps_to_the_rules_of_the_house(path: Path) -> None:
             assert lines <= 40, f"{node.name}: {lines} lines"
         if isinstance(node, ast.ExceptHandler):
             broad = node.type is None or "Exception" in ast.unparse(node.type).split(", ")
-            assert not broad or place == "harness/run/stages.py"
+            assert not broad or place in FOREIGN

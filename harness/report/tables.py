@@ -1,23 +1,25 @@
 """From scores to tables: means with cluster-bootstrap intervals, n and groups of every column.
 
-A table is one task, split and setting; none mixes generated with real data.
+A table is one sample of questions: one task, split, setting, fingerprint, limit and seed. Runs
+that share all of these are shown in one table; nothing else is, so that none mixes generated
+with real data.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from harness.data import HarnessError
 from harness.score.intervals import cluster_intervals
-from harness.score.scoring import CEILING, FLOOR, read_manifest
+from harness.score.scoring import CEILING, FLOOR, Sample, Scores, read_scores
 from harness.spelling import parse_spelled
 
 if TYPE_CHECKING:
@@ -28,7 +30,8 @@ Format = Literal["table", "markdown", "csv", "latex", "json"]
 MINI = "mechanism test on a generated world; says nothing about the real datasets"
 KEY = (
     "Under each metric: questions (groups), kind of gold. "
-    "Cells: mean, 95 % cluster-bootstrap interval over groups."
+    "Cells: mean, 95 % cluster-bootstrap interval over groups "
+    "(all 0 or all 1: one-sided exact bound)."
 )
 BOUNDS = (FLOOR, CEILING)
 
@@ -54,30 +57,35 @@ class Record:
 
 @dataclass(frozen=True)
 class Line:
-    """A system's row of a table: its records by metric, and how its questions ended."""
+    """A system's row of a table: its records by metric, how its questions ended, its run."""
 
     system: str
     cells: dict[str, Record]
-    errors: int
-    cut: int
-    abstained: int
+    ended: Counter[str]
+    run: str
 
 
 @dataclass(frozen=True)
 class Table:
-    """All systems of one task, split and setting."""
+    """All systems that were asked one sample of questions; floor and ceiling come last.
 
-    task: str
-    split: str
-    setting: str
+    metrics: the task's metrics, in order; notes: what to say under the table
+    """
+
+    sample: Sample
+    questions: int
     generated: bool
     metrics: tuple[str, ...]
     lines: tuple[Line, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
         """What stands above the table."""
-        title = f"{self.task} · {self.split} · {self.setting}"
+        asked = self.sample
+        title = f"{asked.task} · {asked.split} · {asked.setting}"
+        if asked.limit is not None:
+            title += f" · {self.questions} questions, seed {asked.seed}"
         return f"{title} — {MINI}" if self.generated else title
 
     def shown(self) -> list[str]:
@@ -92,63 +100,48 @@ class Table:
 
 
 def tables(folders: Folders) -> list[Table]:
-    """Every table of these runs; a system that stands in two runs is taken from the last."""
-    found: dict[tuple[str, str, str], Table] = {}
-    for folder in [folders] if isinstance(folders, Path | str) else folders:
-        folder = Path(folder)
-        manifest = read_manifest(folder)["pipelines"]
-        for key, rows in _scores(folder).items():
-            entries = [e for e in manifest if (e["task"], e["split"], e["setting"]) == key]
-            if not entries:
-                continue
-            new = _table(key, rows, entries)
-            old = found.get(key)
-            found[key] = _joined(old, new) if old else new
-    return list(found.values())
+    """Every table of these runs; a system that stands in two of them is taken from the last.
+
+    Raises `HarnessError` for a run that is not scored, or whose rows changed since.
+    """
+    found: dict[Sample, Table] = {}
+    given = [folders] if isinstance(folders, Path | str) else folders
+    for folder in {Path(each).resolve(): Path(each) for each in given}.values():
+        for scores in read_scores(folder):
+            new = _table(scores, str(folder))
+            old = found.get(scores.sample)
+            found[scores.sample] = _joined(old, new) if old else new
+    titles = Counter(table.title for table in found.values())
+    return [_told_apart(table) if titles[table.title] > 1 else table for table in found.values()]
 
 
-def _scores(folder: Path) -> dict[tuple[str, str, str], dict[str, list[dict[str, Any]]]]:
-    """Lines of scores.jsonl by table and system."""
-    path = folder / "scores.jsonl"
-    if not path.exists():
-        raise HarnessError(
-            f"{folder} is not scored yet.", f"Score it: `python -m harness score {folder}`."
-        )
-    found: dict[tuple[str, str, str], dict[str, list[dict[str, Any]]]] = {}
-    with path.open(encoding="utf-8") as file:
-        for text in file:
-            line = json.loads(text)
-            table = found.setdefault((line["task"], line["split"], line["setting"]), {})
-            table.setdefault(line["system"], []).append(line)
-    return found
+def _told_apart(table: Table) -> Table:
+    """With a note of what a table does not share with another of the same title."""
+    asked = table.sample
+    note = f"Not joined with the other: data {asked.fingerprint}, seed {asked.seed}."
+    return replace(table, notes=(*table.notes, note))
 
 
-def _table(
-    key: tuple[str, str, str],
-    systems: dict[str, list[dict[str, Any]]],
-    entries: list[dict[str, Any]],
-) -> Table:
-    task, split, setting = key
-    ranked = {m: None for row in systems.get(CEILING, ()) for m in row["metrics"]}
-    lines = tuple(_line(key, system, rows, set(ranked)) for system, rows in systems.items())
-    metrics = [*entries[-1]["metrics"], *ranked]
-    return Table(
-        task, split, setting, bool(entries[0]["generated"]), tuple(dict.fromkeys(metrics)), lines
-    )
+def _table(scores: Scores, run: str) -> Table:
+    lines = [_line(scores, system, rows, run) for system, rows in scores.lines.items()]
+    metrics = (*scores.answer_metrics, *scores.ranking_metrics)
+    return Table(scores.sample, scores.questions, scores.generated, metrics, _ordered(lines))
 
 
-def _line(
-    key: tuple[str, str, str], system: str, rows: list[dict[str, Any]], ranked: set[str]
-) -> Line:
-    """The records of one system; ``ranked`` are the metrics whose gold is relevance."""
-    task, split, setting = key
+def _ordered(lines: Sequence[Line]) -> tuple[Line, ...]:
+    return tuple(sorted(lines, key=lambda line: line.system in BOUNDS))
+
+
+def _line(scores: Scores, system: str, rows: list[dict[str, Any]], run: str) -> Line:
+    """The records of one system."""
+    task, split, setting = scores.sample[:3]
     metrics = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
     values = np.array(
         [[row["metrics"].get(m, math.nan) for m in metrics] for row in rows],
         dtype=np.float64,
     ).reshape(len(rows), len(metrics))
     mean, low, high, groups = cluster_intervals(values, [str(row["group"]) for row in rows])
-    states = [row["state"] for row in rows]
+    ended = Counter(str(row["state"]) for row in rows)
     profile = dict(parse_spelled(task).options).get("profile", "")
     bound = system in BOUNDS
     cells = {
@@ -164,14 +157,12 @@ def _line(
             None if bound or math.isnan(high[c]) else float(high[c]),
             int((~np.isnan(values[:, c])).sum()),
             int(groups[c]),
-            _gold(metric, rows) if metric in ranked else "official",
-            states.count("error"),
+            _gold(metric, rows) if metric in scores.ranking_metrics else "official",
+            ended["error"],
         )
         for c, metric in enumerate(metrics)
     }
-    return Line(
-        system, cells, states.count("error"), states.count("length"), states.count("abstained")
-    )
+    return Line(system, cells, ended, run)
 
 
 def _gold(metric: str, rows: list[dict[str, Any]]) -> str:
@@ -180,9 +171,18 @@ def _gold(metric: str, rows: list[dict[str, Any]]) -> str:
 
 
 def _joined(old: Table, new: Table) -> Table:
-    lines = {line.system: line for line in (*old.lines, *new.lines)}
+    """One table of two runs; the second's lines replace those of the same systems."""
+    lines = {line.system: line for line in old.lines}
+    notes = list(old.notes)
+    for line in new.lines:
+        before = lines.get(line.system)
+        if before and line.system in BOUNDS:
+            line = replace(line, cells={**before.cells, **line.cells})
+        elif before:
+            notes.append(f"{line.system}: from {line.run}, not from {before.run}.")
+        lines[line.system] = line
     metrics = tuple(dict.fromkeys((*old.metrics, *new.metrics)))
-    return Table(new.task, new.split, new.setting, new.generated, metrics, tuple(lines.values()))
+    return replace(new, metrics=metrics, lines=_ordered(list(lines.values())), notes=tuple(notes))
 
 
 def records(folders: Folders) -> list[Record]:
@@ -205,22 +205,14 @@ def report(folders: Folders, style: Format = "table") -> str:
 
         return pandas.DataFrame(map(asdict, records(folders))).to_csv(index=False).rstrip()
     write = {"table": _terminal, "markdown": _markdown, "latex": _latex}[style]
-    return "\n\n".join([*(write(table) for table in _ordered(tables(folders))), KEY])
+    found = [write(table) + _notes(table, style) for table in tables(folders)]
+    return "\n\n".join([*found, KEY])
 
 
-def _ordered(found: Iterable[Table]) -> list[Table]:
-    """Bounds last; tables as they came."""
-    return [
-        Table(
-            t.task,
-            t.split,
-            t.setting,
-            t.generated,
-            t.metrics,
-            tuple(sorted(t.lines, key=lambda line: line.system in BOUNDS)),
-        )
-        for t in found
-    ]
+def _notes(table: Table, style: Format) -> str:
+    """The notes as lines under the table; a blank line ends a markdown table."""
+    lines = [_escaped(note) if style == "latex" else note for note in table.notes]
+    return "".join(("\n\n" if style == "markdown" else "\n") + line for line in lines)
 
 
 def _cell(record: Record | None, form: str, n: int) -> str:
@@ -247,9 +239,9 @@ def _cells(table: Table, form: str) -> list[list[str]]:
 
 def _ends(line: Line) -> list[str]:
     """How questions ended that did not end well; the errors always."""
-    ends = [f"errors={line.errors}"]
-    ends += [f"cut={line.cut}"] if line.cut else []
-    return ends + ([f"abstained={line.abstained}"] if line.abstained else [])
+    names = {"missing": "missing", "length": "cut", "abstained": "abstained"}
+    found = [f"{name}={line.ended[state]}" for state, name in names.items() if line.ended[state]]
+    return [f"errors={line.ended['error']}", *found]
 
 
 def _terminal(table: Table) -> str:
@@ -280,9 +272,14 @@ def _markdown(table: Table) -> str:
 
 
 def _latex(table: Table) -> str:
-    escaped = {c: f"\\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\^{}"}
-    caption = "".join(escaped.get(c, c) for c in table.title)
     frame = _frame(table, ", ")
-    styled = frame.map(lambda text: "".join(escaped.get(c, c) for c in text))
-    styled.columns = ["".join(escaped.get(c, c) for c in head) for head in frame.columns]
-    return str(styled.to_latex(index=False, caption=caption, escape=False))
+    styled = frame.map(_escaped)
+    styled.columns = [_escaped(head) for head in frame.columns]
+    return str(styled.to_latex(index=False, caption=_escaped(table.title), escape=False))
+
+
+def _escaped(text: str) -> str:
+    """Text as LaTeX prints it."""
+    special = {c: f"\\{c}" for c in "&%$#_{}"}
+    special |= {"~": r"\textasciitilde{}", "^": r"\^{}", "\\": r"\textbackslash{}"}
+    return "".join(special.get(c, c) for c in text)

@@ -5,7 +5,8 @@ All mistakes of one command (names, options, splits, settings, pipelines) are to
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from harness.data import HarnessError, raise_together
 from harness.prepare import DATA, checked_split, prepared, read_about
 from harness.score.ranking import check_measures
 from harness.spelling import Pipeline, Spelled, parse_pipeline, parse_spelled, with_options
+
+DTYPES = ("float32", "bfloat16", "float16")
+DEVICE = re.compile(r"cpu|cuda(:\d+)?|mps")
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,8 @@ class Plan:
         about = read_about(job.folder)
         total = about["questions"]
         asked = total if self.limit is None else min(self.limit, total)
-        return f"{total} questions ({asked} asked), {about['documents']} documents"
+        part = f" (prepared with --limit {about['limit']})" if about["limit"] else ""
+        return f"{total} questions{part}, {asked} asked, {about['documents']} documents"
 
 
 def make_plan(
@@ -68,7 +73,9 @@ def make_plan(
     **sizes: Any,
 ) -> Plan:
     """Resolve names and options; prepare what needs no network; raise all mistakes as one."""
-    mistakes: list[HarnessError] = []
+    tasks = [tasks] if isinstance(tasks, str) else tasks
+    systems = [systems] if isinstance(systems, str) else systems
+    mistakes = _bad_sizes(tasks, systems, sizes)
     pipelines = _pipelines(systems, overrides, mistakes)
     resolved = []
     for name in tasks:
@@ -76,11 +83,13 @@ def make_plan(
             resolved.append(_resolve(name, split, setting))
         except HarnessError as error:
             mistakes.append(error)
-    for _, _, _, where in resolved:
+    settings = {where for _, _, _, where in resolved}
+    for where in settings or {"pool"}:
         for pipeline in pipelines:
             mistakes.extend(_misfits(pipeline, where))
     try:
-        check_measures(metrics)
+        shown = [name for _, task, _, _ in resolved for name in task.ranking_metrics]
+        check_measures([*shown, *metrics])
     except HarnessError as error:
         mistakes.append(error)
     raise_together(list({str(each): each for each in mistakes}.values()))
@@ -92,6 +101,23 @@ def make_plan(
             mistakes.append(error)
     raise_together(mistakes)
     return Plan(tuple(jobs), tuple(pipelines), **sizes)
+
+
+def _bad_sizes(
+    tasks: Sequence[str], systems: Sequence[str], sizes: Mapping[str, Any]
+) -> list[HarnessError]:
+    """What is wrong with the numbers and words that go with a plan."""
+    limit, size = sizes.get("limit"), sizes.get("batch_size", 1)
+    device, dtype = sizes.get("device", "cpu"), sizes.get("dtype", DTYPES[0])
+    wrong = [
+        (not tasks, "no task is named.", "Name one or more."),
+        (not systems, "no system is named.", "Name one or more."),
+        (limit is not None and limit < 1, f"a limit of {limit} asks nothing.", "Write 1 or more."),
+        (size < 1, f"a batch of {size} questions is none.", "Write 1 or more."),
+        (not DEVICE.fullmatch(device), f"there is no device {device!r}.", "Write cpu or cuda."),
+        (dtype not in DTYPES, f"there is no dtype {dtype!r}.", f"Write {', '.join(DTYPES)}."),
+    ]
+    return [HarnessError(message, hint) for is_so, message, hint in wrong if is_so]
 
 
 def _resolve(
@@ -136,14 +162,6 @@ def _pipelines(
             mistakes.append(error)
             continue
         pipelines.setdefault(str(pipeline.canonical), pipeline)
-    for pipeline in pipelines.values():
-        for stage in pipeline.stages:
-            try:
-                system = registry.create("systems", stage.system)
-                if hasattr(system, "files"):
-                    system.files()
-            except HarnessError as error:
-                mistakes.append(error)
     used = {stage.system.name for each in pipelines.values() for stage in each.stages}
     for stage_name in changes.keys() - used:
         mistakes.append(
@@ -153,41 +171,52 @@ def _pipelines(
 
 
 def _misfits(pipeline: Pipeline, setting: Setting) -> list[HarnessError]:
-    """What cannot work in this order: an answer before the end, nothing to read, no pool."""
+    """What cannot work: a system that cannot be made, or one at the wrong place."""
     found = []
     for place, stage in enumerate(pipeline.stages):
         try:
-            cls = registry.find("systems", stage.system.name)
-        except HarnessError:
+            system = registry.create("systems", stage.system)
+            if hasattr(system, "files"):
+                system.files()
+        except HarnessError as error:
+            found.append(error)
             continue
-        can = registry.capabilities(cls)
-        last = place == len(pipeline.stages) - 1
-        if not can:
-            found.append(
-                HarnessError(
-                    f"{stage.system.name} has none of {', '.join(registry.CAPABILITIES)}.",
-                    "Give the class one of these methods.",
-                )
-            )
-        elif can == ("answer",) and place == 0:
-            found.append(
-                HarnessError(
-                    f"{pipeline}: {stage.system.name} has nothing to read.",
-                    f"Put a retriever before it: bm25+{pipeline}.",
-                )
-            )
-        elif "answer" in can and not last:
-            found.append(
-                HarnessError(
-                    f"{pipeline}: {stage.system.name} answers before the end.",
-                    "Put the answering stage last.",
-                )
-            )
-        elif getattr(cls, "needs_pool", False) and place == 0 and setting == "corpus":
-            found.append(
-                HarnessError(
-                    f"{pipeline}: {stage.system.name} ranks a closed pool and has none.",
-                    f"Put a retriever before it (bm25@100+{pipeline}) or use --setting pool.",
-                )
-            )
+        found += _misplaced(pipeline, place, system, setting)
     return found
+
+
+def _misplaced(
+    pipeline: Pipeline, place: int, system: object, setting: Setting
+) -> list[HarnessError]:
+    """The first thing that is wrong with a system at its place, if anything is."""
+    stage, last = pipeline.stages[place], place == len(pipeline.stages) - 1
+    name, can, speaks = stage.system.name, registry.capabilities(system), registry.answers(system)
+    open_corpus = place == 0 and setting == "corpus"
+    wrong = [
+        (
+            not can,
+            f"{name} has none of {', '.join(registry.CAPABILITIES)}.",
+            "Give the class one of these methods.",
+        ),
+        (
+            can == ("answer",) and place == 0 and stage.depth != 0,
+            f"{pipeline}: {name} has nothing to read.",
+            f"Write bm25+{pipeline}, or {stage.system}@0 to ask it without passages.",
+        ),
+        (
+            speaks and not last,
+            f"{pipeline}: {name} answers before the end.",
+            "Put the answering stage last.",
+        ),
+        (
+            stage.depth == 0 and not speaks,
+            f"{pipeline}: {stage} passes no documents on.",
+            "Write @1 or more.",
+        ),
+        (
+            getattr(system, "needs_pool", False) and open_corpus,
+            f"{pipeline}: {name} ranks a closed pool and has none.",
+            f"Put a retriever before it (bm25@100+{pipeline}) or use --setting pool.",
+        ),
+    ]
+    return [HarnessError(message, hint) for is_so, message, hint in wrong if is_so][:1]

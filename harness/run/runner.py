@@ -1,6 +1,6 @@
 """Running a plan: every pipeline over every task, one row a question, resumable at any moment.
 
-    RUN/manifest.json                          what was asked, with which versions
+    RUN/manifest.json                          what was asked
     RUN/<task>/<pipeline>-<key>/rows.jsonl     one row a question
                                 stage.json     everything its key was made of
 
@@ -12,21 +12,20 @@ alone; when anything a stage depends on changes, so does its key, and it starts 
 from __future__ import annotations
 
 import json
-import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from pathlib import Path
-from shutil import rmtree
 from typing import Any
 
 from harness import manifest, registry
-from harness.contract import System
-from harness.data import Brief, HarnessError, Hit, Query, Questions, Reply
-from harness.prepare import DATA, native_documents, native_queries, open_questions
+from harness.data import Brief, HarnessError, Query, Questions, raise_together
+from harness.files import json_value
+from harness.prepare import DATA, natives_hash, open_questions, read_about, sample
+from harness.run.external import translate
+from harness.run.indexes import close_system, open_system
 from harness.run.plan import Job, Plan
-from harness.run.progress import Advance, Progress, silent
+from harness.run.progress import Progress, silent
 from harness.run.stages import Station
 from harness.run.store import RowFile, one_writer, read_rows
 from harness.spelling import Pipeline, Stage
@@ -36,23 +35,29 @@ RUNS = Path("results/runs")
 
 @dataclass
 class Node:
-    """The first stages of one or more pipelines: its key, its folder, whether it is one itself."""
+    """The first stages of one or more pipelines; ``asked`` if they are a whole pipeline."""
 
     pipeline: Pipeline
     key: str
     parts: Mapping[str, Any]
     folder: Path
-    asked: bool = False
     after: Node | None = None
-    errors: int = 0
+    asked: bool = False
+    failed: bool = False
+
+    @property
+    def rows(self) -> Path:
+        """The file of its rows."""
+        return self.folder / "rows.jsonl"
 
 
 @dataclass
-class Table:
-    """The nodes of one job, and the questions they answer."""
+class Work:
+    """The nodes of one job, in an order that can be run, and the questions they answer."""
 
     job: Job
     questions: Questions
+    asked: tuple[Query, ...]
     nodes: dict[str, Node] = field(default_factory=dict)
 
 
@@ -62,72 +67,60 @@ def run(
     """Carry out a plan; returns the run's folder. Gold is never opened.
 
     out: the run's folder; by default one under ``results/runs`` named after the plan
+    A stage that cannot be started leaves the other pipelines alone and is told at the end.
     """
     folder = out or RUNS / _name(plan)
+    failures: list[HarnessError] = []
     try:
         with one_writer(folder):
-            tables = [_table(job, plan, folder) for job in plan.jobs]
-            _write_manifest(folder, plan, tables)
-            for table in tables:
-                for node in table.nodes.values():
-                    _run_node(node, table, plan, data, progress)
+            works = [_work(job, plan, folder) for job in plan.jobs]
+            _write_manifest(folder, plan, works)
+            for work in works:
+                for node in work.nodes.values():
+                    try:
+                        _run_node(node, work, plan, data, progress)
+                    except HarnessError as error:
+                        node.failed = True
+                        failures.append(error)
     except OSError as error:
         raise HarnessError(
             f"cannot write {error.filename or folder}: {error.strerror or error}.",
             "Free some room or mend it, then run the same command: finished rows are kept.",
         ) from error
+    raise_together(failures)
     return folder
-
-
-def sampled(questions: Questions, limit: int | None, seed: int) -> tuple[Query, ...]:
-    """``limit`` questions in an order drawn from the seed: smaller limits are its beginnings."""
-    ordered = sorted(
-        questions.queries, key=lambda q: blake2b(f"{seed} {q.id}".encode(), digest_size=8).digest()
-    )
-    return tuple(ordered[:limit])
 
 
 def _name(plan: Plan) -> str:
     names = {job.spelled.name for job in plan.jobs}
     first = names.pop() if len(names) == 1 else f"{len(names)}-tasks"
-    return f"{first}-{manifest.digest(_asked(plan))}"
+    jobs = [(str(job.spelled.canonical), job.split, job.setting) for job in plan.jobs]
+    pipelines = [str(pipeline.canonical) for pipeline in plan.pipelines]
+    sizes = [plan.limit, plan.seed, plan.device, plan.dtype, plan.batch_size]
+    return f"{first}-{manifest.digest([jobs, pipelines, sizes])}"
 
 
-def _asked(plan: Plan) -> dict[str, Any]:
-    return {
-        "tasks": [
-            {"task": str(job.spelled.canonical), "split": job.split, "setting": job.setting}
-            for job in plan.jobs
-        ],
-        "systems": [str(pipeline.canonical) for pipeline in plan.pipelines],
-        "limit": plan.limit,
-        "seed": plan.seed,
-        "device": plan.device,
-        "dtype": plan.dtype,
-        "batch_size": plan.batch_size,
-    }
-
-
-def _table(job: Job, plan: Plan, folder: Path) -> Table:
-    """The distinct first-stages of all pipelines for one job, in an order that can be run."""
-    questions = open_questions(job.folder, job.task, job.setting)
-    table = Table(job, questions)
-    place = f"{job.spelled}.{job.split}.{job.setting}"
+def _work(job: Job, plan: Plan, folder: Path) -> Work:
+    """The distinct first stages of all pipelines for one job."""
+    questions = open_questions(job.folder, job.task, job.split, job.setting)
+    by_id = {query.id: query for query in questions.queries}
+    asked = tuple(by_id[query_id] for query_id in sample(by_id, plan.limit, plan.seed))
+    work = Work(job, questions, asked)
+    home = folder / _safe(f"{job.spelled}.{job.split}.{job.setting}")
     for pipeline in plan.pipelines:
         after: Node | None = None
         for end in range(1, len(pipeline.stages) + 1):
-            prefix = Pipeline(pipeline.stages[:end])
-            node = table.nodes.get(str(prefix.canonical))
+            first = Pipeline(pipeline.stages[:end])
+            node = work.nodes.get(str(first.canonical))
             if node is None:
-                parts = _parts(prefix.stages[-1], questions, job, plan, after)
+                parts = _parts(first.stages[-1], work, plan, after)
                 key = manifest.stage_key(parts)
-                home = folder / _safe(place) / f"{_safe(str(prefix))}-{key[:8]}"
-                node = Node(prefix, key, parts, home, after=after)
-                table.nodes[str(prefix.canonical)] = node
+                node = Node(first, key, parts, home / f"{_safe(str(first))}-{key[:8]}", after)
+                work.nodes[str(first.canonical)] = node
             after = node
         if after is not None:
             after.asked = True
-    return table
+    return work
 
 
 def _safe(text: str) -> str:
@@ -135,102 +128,110 @@ def _safe(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9.,=@+-]+", "_", text)[:80]
 
 
-def _parts(
-    stage: Stage, questions: Questions, job: Job, plan: Plan, after: Node | None
-) -> dict[str, Any]:
+def _parts(stage: Stage, work: Work, plan: Plan, after: Node | None) -> dict[str, Any]:
     """Everything the rows of a stage depend on."""
     system = registry.create("systems", stage.system)
     files = system.files() if hasattr(system, "files") else ()
     return {
-        "fingerprint": questions.fingerprint,
-        "setting": job.setting,
+        "fingerprint": work.questions.fingerprint,
+        "natives": natives_hash(work.job.folder) if hasattr(system, "external") else None,
+        "setting": work.job.setting,
         "stage": str(stage.canonical),
         "after": after.key if after else None,
-        "instruction": questions.instruction,
-        "max_new_tokens": job.task.max_new_tokens,
+        "instruction": work.questions.instruction,
+        "max_new_tokens": work.job.task.max_new_tokens,
         "seed": plan.seed,
         "device": plan.device,
         "dtype": plan.dtype,
         "batch_size": plan.batch_size,
         "files": [manifest.file_hash(Path(path)) for path in files],
-        "sources": manifest.sources(type(system).__module__, manifest.RUNNER),
-        "versions": manifest.versions(),
+        "sources": manifest.class_sources(type(system), *manifest.RUNNER),
+        "versions": manifest.versions(type(system).__module__, *manifest.RUNNER),
     }
 
 
-def _write_manifest(folder: Path, plan: Plan, tables: Sequence[Table]) -> None:
+# --- the manifest ---------------------------------------------------------------------
+
+
+def _write_manifest(folder: Path, plan: Plan, works: Sequence[Work]) -> None:
     """Add this plan's pipelines to the run's manifest; write only if something changed."""
     path = folder / "manifest.json"
-    old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"pipelines": []}
+    old = json_value(path) if path.exists() else {"pipelines": []}
     entries = {(e["task"], e["split"], e["setting"], e["system"]): e for e in old["pipelines"]}
-    for table in tables:
-        job = table.job
-        for node in table.nodes.values():
-            if not node.asked:
-                continue
-            entry = {
-                "task": str(job.spelled),
-                "split": job.split,
-                "setting": job.setting,
-                "system": str(node.pipeline),
-                "generated": job.task.generated,
-                "metrics": list(job.task.metrics),
-                "ranks": _produces(node.pipeline, "ranks", "retrieve", "solve"),
-                "answers": _produces(node.pipeline, "answers", "answer", "solve"),
-                "fingerprint": table.questions.fingerprint,
-                "data": str(job.folder),
-                "limit": plan.limit,
-                "seed": plan.seed,
-                "questions": len(sampled(table.questions, plan.limit, plan.seed)),
-                "key": node.key,
-                "rows": str((node.folder / "rows.jsonl").relative_to(folder)),
-            }
-            entries[(entry["task"], job.split, job.setting, entry["system"])] = entry
-    new = {"format": 1, "environment": manifest.environment(), "pipelines": [*entries.values()]}
+    for work in works:
+        for node in filter(lambda node: node.asked, work.nodes.values()):
+            entry = _entry(node, work, plan, folder)
+            entries[(entry["task"], entry["split"], entry["setting"], entry["system"])] = entry
+    new = {"format": 1, "pipelines": [*entries.values()]}
     if new != old:
         part = path.with_suffix(".part")
         part.write_text(json.dumps(new, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         part.replace(path)
 
 
-def _produces(pipeline: Pipeline, said: str, *methods: str) -> bool:
-    """Whether some stage has one of the methods, or says so itself (results from outside)."""
-    classes = [registry.find("systems", stage.system.name) for stage in pipeline.stages]
-    return any(
-        getattr(cls, said, False) or set(methods) & set(registry.capabilities(cls))
-        for cls in classes
-    )
+def _entry(node: Node, work: Work, plan: Plan, folder: Path) -> dict[str, Any]:
+    """What the manifest says of one pipeline on one task."""
+    job = work.job
+    systems = [registry.create("systems", stage.system) for stage in node.pipeline.stages]
+    return {
+        "task": str(job.spelled),
+        "split": job.split,
+        "setting": job.setting,
+        "system": str(node.pipeline),
+        "generated": job.task.generated,
+        "answer_metrics": list(job.task.answer_metrics),
+        "ranking_metrics": list(job.task.ranking_metrics),
+        "ranks": any(map(registry.ranks, systems)),
+        "answers": any(map(registry.answers, systems)),
+        "deterministic": all(getattr(system, "deterministic", True) for system in systems),
+        "fingerprint": work.questions.fingerprint,
+        "data": str(job.folder),
+        "limit": plan.limit,
+        "seed": plan.seed,
+        "questions": len(work.asked),
+        "key": node.key,
+        "rows": str(node.rows.relative_to(folder)),
+    }
 
 
-def _run_node(node: Node, table: Table, plan: Plan, data: Path, progress: Progress) -> None:
-    """Finish the rows of one node."""
-    queries = sampled(table.questions, plan.limit, plan.seed)
-    path = node.folder / "rows.jsonl"
-    rows = RowFile(path)
-    rows.repair()
-    missing = [query.id for query in queries if query.id not in rows]
-    if not missing:
+# --- one node -------------------------------------------------------------------------
+
+
+def _run_node(node: Node, work: Work, plan: Plan, data: Path, progress: Progress) -> None:
+    """Finish the rows of one node; nothing to do where an earlier stage failed."""
+    if node.after is not None and node.after.failed:
+        node.failed = True
         return
-    node.folder.mkdir(parents=True, exist_ok=True)
-    (node.folder / "stage.json").write_text(json.dumps(dict(node.parts), indent=1) + "\n")
-    label = f"{table.job.spelled.name} {node.pipeline}"
-    station = _open(node, table, plan, data, progress)
-    before = RowFile(node.after.folder / "rows.jsonl") if node.after else None
+    ids = [query.id for query in work.asked]
+    rows = RowFile(node.rows)
+    rows.repair(ids)
+    if not all(map(rows.good, ids)):
+        _fill(rows, node, work, plan, data, progress)
+    rows.order(ids)
+
+
+def _fill(
+    rows: RowFile, node: Node, work: Work, plan: Plan, data: Path, progress: Progress
+) -> None:
+    """Ask what is missing or errored, batch by batch."""
+    station = _open(node, work, plan, data, progress)
+    batches = list(_batches(work.asked, plan.batch_size))
+    independent = getattr(station.system, "independent", False)
+    if not independent:
+        rows.repair((), _partial(rows, batches))
+    _save_parts(node)
+    before = RowFile(node.after.rows) if node.after else None
+    done = sum(query.id in rows for query in work.asked)
     try:
-        with progress(label, len(queries), len(queries) - len(missing)) as advance:
-            for batch in _batches(queries, plan.batch_size):
-                wanted = [query.id for query in batch if query.id not in rows]
-                if not wanted:
-                    continue
-                earlier = before.read([query.id for query in batch]) if before else None
-                made = station.rows(batch, earlier)
-                rows.append([row for row in made if row.id in wanted])
-                advance(len(wanted))
-        rows.order([query.id for query in queries])
+        with progress(f"{work.job}: {node.pipeline}", len(work.asked), done) as advance:
+            for batch in batches:
+                if wanted := [query for query in batch if query.id not in rows]:
+                    earlier = before.read([query.id for query in wanted]) if before else None
+                    rows.append(station.rows(wanted, earlier), station.label)
+                    advance(len(wanted))
     finally:
         rows.close()
-        if hasattr(station.system, "close"):
-            station.system.close()
+        close_system(station.system, node.pipeline.stages[-1].system)
 
 
 def _batches(queries: Sequence[Query], size: int) -> Iterator[Sequence[Query]]:
@@ -238,103 +239,51 @@ def _batches(queries: Sequence[Query], size: int) -> Iterator[Sequence[Query]]:
     return (queries[start : start + size] for start in range(0, len(queries), size))
 
 
-def _open(node: Node, table: Table, plan: Plan, data: Path, progress: Progress) -> Station:
+def _partial(rows: RowFile, batches: Sequence[Sequence[Query]]) -> list[str]:
+    """The questions of batches that are not whole: they are asked again together, so that a
+    resumed or enlarged run has the very rows that it would have had at once."""
+    return [
+        query.id
+        for batch in batches
+        if not all(rows.good(query.id) for query in batch)
+        for query in batch
+    ]
+
+
+def _save_parts(node: Node) -> None:
+    node.folder.mkdir(parents=True, exist_ok=True)
+    place = node.folder / "stage.json"
+    if not place.exists():
+        place.write_text(json.dumps(dict(node.parts), indent=1) + "\n", encoding="utf-8")
+
+
+def _open(node: Node, work: Work, plan: Plan, data: Path, progress: Progress) -> Station:
     """The node's last stage, indexed and open."""
-    stage = node.pipeline.stages[-1]
-    system: System = registry.create("systems", stage.system)
-    corpus = table.questions.corpus
-    label = str(stage.system)
+    stage, corpus = node.pipeline.stages[-1], work.questions.corpus
+    system = registry.create("systems", stage.system)
     if hasattr(system, "external"):
-        translated = _translate(system.external(), table)
-        return Station(label, system, corpus, stage.depth, translated)
+        translated = translate(system.external(), work.job.folder, corpus)
+        return Station(str(stage.system), system, corpus, stage.depth, translated)
     brief = Brief(
-        instruction=table.questions.instruction,
-        max_new_tokens=table.job.task.max_new_tokens,
+        instruction=work.questions.instruction,
+        max_new_tokens=work.job.task.max_new_tokens,
         seed=plan.seed,
         device=plan.device,
         dtype=plan.dtype,
     )
-    index = None
-    if hasattr(system, "build"):
-        index = _indexed(system, node, table, brief, data, progress)
-    if hasattr(system, "open"):
-        system.open(corpus, index, brief)
-    return Station(label, system, corpus, stage.depth)
-
-
-def _indexed(
-    system: System, node: Node, table: Table, brief: Brief, data: Path, progress: Progress
-) -> Path:
-    """The folder of the system's index of this corpus, built once and renamed when whole."""
-    stage = node.pipeline.stages[-1]
-    parts = {name: node.parts[name] for name in ("files", "versions", "dtype", "device")}
-    parts["sources"] = manifest.sources(type(system).__module__)
-    corpus = json.loads((table.job.folder / "about.json").read_text(encoding="utf-8"))["corpus"]
-    key = manifest.digest({**parts, "corpus": corpus, "system": str(stage.system.canonical)})
-    place = data / "indexes" / key
-    if not place.exists():
-        work = place.with_name(f"{key}.{os.getpid()}.part")
-        rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
-        try:
-            with progress(f"{stage.system}: index", len(table.questions.corpus), 0) as advance:
-                system.on_progress = _steps(advance)
-                system.build(table.questions.corpus, work, brief)
-            work.replace(place)
-        finally:
-            rmtree(work, ignore_errors=True)
-    return place
-
-
-def _steps(advance: Advance) -> Callable[[int, int], None]:
-    """What a system calls with how much is done so far."""
-    before = 0
-
-    def told(done: int, _: int) -> None:
-        nonlocal before
-        advance(done - before)
-        before = done
-
-    return told
-
-
-def _translate(outside: Mapping[str, Reply], table: Table) -> dict[str, Reply]:
-    """Results from outside, from native ids to ours."""
-    folder, corpus = table.job.folder, table.questions.corpus
-    queries = native_queries(folder)
-    ours = {queries[native]: reply for native, reply in outside.items() if native in queries}
-    if not ours:
-        example = next(iter(outside), "")
-        raise HarnessError(
-            f"the file knows none of the questions of {table.job.spelled} (it has {example!r}).",
-            "Check that it belongs to this task and split.",
-        )
-    wanted = {hit.id for reply in ours.values() for hit in reply.hits}
-    documents = native_documents(folder, corpus, wanted)
-    strange = sorted(wanted - documents.keys())
-    unknown = [d for d, place in zip(strange, corpus.positions(strange), strict=True) if place < 0]
-    if unknown:
-        raise HarnessError(
-            f"the file ranks {len(unknown)} documents that the corpus does not have "
-            f"(such as {unknown[0]!r}).",
-            "Check that it belongs to this task's corpus.",
-        )
-    return {query_id: _in_our_ids(reply, documents) for query_id, reply in ours.items()}
-
-
-def _in_our_ids(reply: Reply, documents: Mapping[str, str]) -> Reply:
-    hits = (Hit(documents.get(hit.id, hit.id), hit.score) for hit in reply.hits)
-    return Reply(reply.answer, tuple(sorted(hits, key=lambda hit: (-hit.score, hit.id))), reply.raw)
+    indexes = data / "indexes" / read_about(work.job.folder)["corpus"]
+    open_system(system, stage.system, corpus, indexes, brief, progress)
+    return Station(str(stage.system), system, corpus, stage.depth)
 
 
 def errored(folder: Path) -> dict[str, str]:
     """Pipelines of a run with errored rows: how many, and the first error."""
-    entries = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["pipelines"]
+    entries = json_value(folder / "manifest.json")["pipelines"]
     found: dict[str, str] = {}
     for entry in entries:
-        errors = [row.error for row in read_rows(folder / entry["rows"]) if row.error]
+        path = folder / entry["rows"]
+        errors = [row.error for row in (read_rows(path) if path.exists() else ()) if row.error]
         if errors:
-            found[f"{entry['task']} {entry['system']}"] = (
-                f"{len(errors)} errors, first: {errors[0]}"
-            )
+            name = f"{entry['task']} {entry['system']}"
+            found[name] = f"{len(errors)} errors, first: {errors[0]}"
     return found

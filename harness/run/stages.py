@@ -9,19 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from operator import ge
-from typing import Any
+from operator import ge, index
+from typing import Any, TypeVar
 
 from harness.corpus import Corpus
 from harness.data import Answer, Evidence, HarnessError, Hit, Query, Reply, Row
+from harness.registry import capabilities
+from harness.run.external import NOT_IN_FILE
 
+T = TypeVar("T")
 DEPTH = 100
 """Documents a retriever ranks in the corpus setting when the pipeline does not say."""
 READ = 5
 """Passages an answering stage is given when the pipeline does not say."""
-
-
-NOT_IN_FILE = Reply(counts={"not_in_file": 1})
 
 
 class Misbehaviour(Exception):
@@ -30,7 +30,11 @@ class Misbehaviour(Exception):
 
 @dataclass
 class Station:
-    """A system ready to serve, at its place in a pipeline."""
+    """A system ready to serve, at its place in a pipeline.
+
+    depth:      the pipeline's ``@n``
+    translated: for results from outside, the replies by query id
+    """
 
     label: str
     system: Any
@@ -38,26 +42,28 @@ class Station:
     depth: int | None = None
     translated: Mapping[str, Reply] | None = None
     known: Known = field(init=False)
+    can: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         self.known = Known(self.corpus)
+        self.can = capabilities(self.system)
 
     def rows(self, queries: Sequence[Query], before: Sequence[Row] | None) -> list[Row]:
         """One row a query; ``before`` are the rows of the previous stage, if there is one."""
-        open_rows: list[tuple[int, Query]] = []
+        asked: list[tuple[int, Query]] = []
         rows: list[Row] = []
         for place, query in enumerate(queries):
             earlier = before[place] if before else Row(query.id)
             rows.append(earlier)
             if not earlier.error:
-                open_rows.append((place, self._asked(query, earlier) if before else query))
-        if open_rows:
-            served = self._served([query for _, query in open_rows])
-            for (place, query), outcome in zip(open_rows, served, strict=True):
+                asked.append((place, self._closed(query, earlier) if before else query))
+        if asked:
+            served = self._served([query for _, query in asked])
+            for (place, query), outcome in zip(asked, served, strict=True):
                 rows[place] = self._row(query, outcome, rows[place])
         return rows
 
-    def _asked(self, query: Query, before: Row) -> Query:
+    def _closed(self, query: Query, before: Row) -> Query:
         """The query as this stage sees it: closed to what the stage before passed on."""
         pool = tuple(sorted(hit.id for hit in before.hits))
         return replace(query, pool=pool, prior=before.hits)
@@ -75,28 +81,25 @@ class Station:
 
     def _ask(self, queries: Sequence[Query]) -> list[Reply | Misbehaviour]:
         if self.translated is not None:
-            return [self._cut(self.translated.get(query.id, NOT_IN_FILE)) for query in queries]
-        if hasattr(self.system, "solve"):
-            replies = _as_many(self.system.solve(queries, self._k(queries)), queries)
-            return [_guarded(self._solved, q, r) for q, r in zip(queries, replies, strict=True)]
-        if hasattr(self.system, "retrieve"):
-            k = self._k(queries)
+            return [_guarded(self._from_outside, query) for query in queries]
+        k = self._k(queries)
+        if "solve" in self.can:
+            replies = _as_many(self.system.solve(queries, k), queries)
+            pairs = zip(queries, replies, strict=True)
+            return [_guarded(self._solved, query, reply) for query, reply in pairs]
+        outcomes: list[Reply | Misbehaviour] = [Reply(hits=query.prior) for query in queries]
+        if "retrieve" in self.can:
             found = _as_many(self.system.retrieve(queries, k), queries)
-            outcomes = [
-                _guarded(self._ranked, q, h, k) for q, h in zip(queries, found, strict=True)
-            ]
-        else:
-            outcomes = [Reply(hits=query.prior) for query in queries]
-        if hasattr(self.system, "answer"):
-            return self._read(queries, outcomes)
-        return outcomes
+            pairs = zip(queries, found, strict=True)
+            outcomes = [_guarded(self._ranked, query, hits, k) for query, hits in pairs]
+        return self._read(queries, outcomes) if "answer" in self.can else outcomes
 
     def _k(self, queries: Sequence[Query]) -> int:
         """How many hits to ask for: the depth, else whole pools, else `DEPTH`.
 
         An answering stage's depth is what it reads, so its own ranking covers the pool.
         """
-        if self.depth is not None and not hasattr(self.system, "answer"):
+        if self.depth is not None and "answer" not in self.can:
             return self.depth
         pools = [len(query.pool) for query in queries if query.pool is not None]
         return max([1, *pools]) if len(pools) == len(queries) else DEPTH
@@ -106,48 +109,39 @@ class Station:
     ) -> list[Reply | Misbehaviour]:
         """Let the system answer from the best documents of each ranking."""
         outcomes = list(ranked)
-        ready = [place for place, outcome in enumerate(ranked) if isinstance(outcome, Reply)]
-        asked, documents = [], []
-        for place in ready:
-            hits = _hits(ranked[place])
-            asked.append(replace(queries[place], prior=hits))
-            read = hits[: self.depth or READ]
-            documents.append([self.corpus[hit.id] for hit in read])
+        ready = [(place, each) for place, each in enumerate(ranked) if isinstance(each, Reply)]
         if not ready:
             return outcomes
+        depth = READ if self.depth is None else self.depth
+        asked = [replace(queries[place], prior=each.hits) for place, each in ready]
+        documents = [[self.corpus[hit.id] for hit in each.hits[:depth]] for _, each in ready]
         replies = _as_many(self.system.answer(asked, documents), asked)
-        for place, reply in zip(ready, replies, strict=True):
-            hits = _hits(ranked[place])
-            outcomes[place] = _guarded(self._answered, reply, hits)
+        for (place, each), reply in zip(ready, replies, strict=True):
+            outcomes[place] = _guarded(self._answered, reply, each)
         return outcomes
 
-    def _ranked(self, query: Query, hits: object, k: int) -> Reply:
-        return Reply(hits=check_ranking(hits, query, self.known, k))
+    def _ranked(self, query: Query, found: object, k: int) -> Reply:
+        reply = check_reply(found) if isinstance(found, Reply) else Reply()
+        hits = found.hits if isinstance(found, Reply) else found
+        return replace(reply, hits=check_ranking(hits, query, self.known, k))
 
-    def _answered(self, reply: object, hits: tuple[Hit, ...]) -> Reply:
-        return replace(check_reply(reply), hits=hits)
+    def _answered(self, reply: object, ranked: Reply) -> Reply:
+        return replace(check_answer(reply), hits=ranked.hits)
 
     def _solved(self, query: Query, reply: object) -> Reply:
-        checked = check_reply(reply)
+        checked = check_answer(reply)
         return replace(checked, hits=check_ranking(checked.hits, query, self.known, None))
 
-    def _cut(self, reply: Reply) -> Reply | Misbehaviour:
-        return replace(reply, hits=reply.hits[: self.depth]) if self.depth else reply
+    def _from_outside(self, query: Query) -> Reply:
+        reply = (self.translated or {}).get(query.id, NOT_IN_FILE)
+        hits = reply.hits if reply.hits or reply.answer is None else query.prior
+        return replace(reply, hits=check_ranking(hits[: self.depth], query, self.known, None))
 
     def _row(self, query: Query, outcome: Reply | Misbehaviour, before: Row) -> Row:
         if isinstance(outcome, Misbehaviour):
             return Row(query.id, before.hits, error=f"{self.label}: {outcome}")
-        hits, r = outcome.hits, outcome
-        if self.translated is not None and query.pool is not None:
-            outside = next((hit.id for hit in hits if hit.id not in query.pool), None)
-            if outside is not None:
-                why = f"ranks {outside}, which is not in the question's pool"
-                return Row(query.id, before.hits, error=f"{self.label}: {why}")
-        return Row(query.id, hits, r.answer, r.raw, r.read, r.counts, r.stop)
-
-
-def _hits(outcome: Reply | Misbehaviour) -> tuple[Hit, ...]:
-    return outcome.hits if isinstance(outcome, Reply) else ()
+        r = outcome
+        return Row(query.id, r.hits, r.answer, r.raw, r.read, r.counts, r.stop, extras=r.extras)
 
 
 def _guarded(check: Callable[..., Reply], *arguments: object) -> Reply | Misbehaviour:
@@ -208,27 +202,68 @@ class Known:
         """Those of ``ids`` that the corpus does not have."""
         fresh = [doc_id for doc_id in ids if doc_id not in self._seen]
         places = self.corpus.positions(fresh)
-        self._seen.update(fresh)
-        if (places >= 0).all():
-            return set()
         foreign = {doc_id for doc_id, place in zip(fresh, places, strict=True) if place < 0}
-        self._seen -= foreign
+        self._seen.update(set(fresh) - foreign)
         return foreign
 
 
-def check_reply(reply: object) -> Reply:
+def check_answer(reply: object) -> Reply:
     """The one door for answers: text, an `Answer` or a `Reply` with one."""
     if isinstance(reply, str):
-        return Reply(Answer(reply))
+        reply = Answer(reply)
     if isinstance(reply, Answer):
         reply = Reply(reply)
     if not isinstance(reply, Reply) or reply.answer is None:
         kind = type(reply).__name__
         raise Misbehaviour(f"answered {kind}, expected a string, an Answer or a Reply")
-    answer = reply.answer
-    if not isinstance(answer.text, str):
-        raise Misbehaviour(f"the answer is {type(answer.text).__name__}, not a string")
-    for evidence in answer.evidence or ():
-        if not isinstance(evidence, Evidence) or not isinstance(evidence.doc_id, str):
-            raise Misbehaviour(f"the evidence {evidence!r} is not an Evidence(doc_id, …)")
-    return reply
+    return check_reply(reply)
+
+
+def check_reply(reply: Reply) -> Reply:
+    """All that a reply says beside its hits, in plain types that can be written and read back."""
+    try:
+        return Reply(
+            None if reply.answer is None else _plain_answer(reply.answer),
+            tuple(reply.hits),
+            _typed(reply.raw, str, "raw"),
+            tuple(_typed(doc_id, str, "an id in read") for doc_id in reply.read),
+            {_typed(name, str, "a count's name"): _number(n) for name, n in reply.counts.items()},
+            _typed(reply.stop, str, "stop"),
+            dict(reply.extras),
+        )
+    except (TypeError, ValueError, AttributeError) as error:
+        raise Misbehaviour(f"its reply is malformed: {error}") from error
+
+
+def _plain_answer(answer: Answer) -> Answer:
+    evidence, triples, answerable = answer.evidence, answer.triples, answer.answerable
+    return Answer(
+        _typed(answer.text, str, "the answer"),
+        None if evidence is None else tuple(map(_plain_evidence, evidence)),
+        None if triples is None else tuple((str(s), str(r), str(o)) for s, r, o in triples),
+        None if answerable is None else bool(answerable),
+    )
+
+
+def _plain_evidence(evidence: Evidence) -> Evidence:
+    _typed(evidence, Evidence, "the evidence")
+    sentence, span = evidence.sentence, evidence.span
+    if span is not None:
+        start, end = span
+        span = (index(start), index(end))
+    doc_id = _typed(evidence.doc_id, str, "the evidence's doc_id")
+    return Evidence(doc_id, None if sentence is None else index(sentence), span)
+
+
+def _typed(value: object, kind: type[T], what: str) -> T:
+    if not isinstance(value, kind):
+        raise Misbehaviour(f"{what} is {type(value).__name__}, not {kind.__name__}")
+    return value
+
+
+def _number(value: Any) -> float:
+    """A count as a plain finite number."""
+    plain = value if type(value) is int else float(value)
+    if not math.isfinite(plain):
+        raise Misbehaviour(f"a count is {plain}")
+    return plain

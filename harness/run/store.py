@@ -21,13 +21,17 @@ from harness.data import Answer, Evidence, HarnessError, Hit, Row
 
 
 def row_line(row: Row) -> bytes:
-    """A row as one line of JSON; floats are written so that they read back the same."""
+    """A row as one line of JSON; floats are written so that they read back the same.
+
+    `TypeError` for what cannot be written: half a surrogate pair, a number beyond 64 bits, an
+    object in extras.
+    """
     out: dict[str, Any] = {"id": row.id}
     if row.hits:
         out["hits"] = row.hits
     if row.answer is not None:
         out["answer"] = _answer_json(row.answer)
-    for name in ("raw", "read", "counts", "stop", "error"):
+    for name in ("raw", "read", "counts", "stop", "error", "extras"):
         if value := getattr(row, name):
             out[name] = value
     return orjson.dumps(out, default=list, option=orjson.OPT_APPEND_NEWLINE)
@@ -57,8 +61,9 @@ def parse_row(line: bytes | str) -> Row:
             row.get("counts", {}),
             row.get("stop", ""),
             row.get("error", ""),
+            row.get("extras", {}),
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise ValueError(f"not a row: {error}") from None
 
 
@@ -104,15 +109,23 @@ class RowFile:
                 rows.append(parse_row(file.readline()))
             return rows
 
-    def append(self, rows: Sequence[Row]) -> None:
-        """Write rows at the end, in one write."""
+    def append(self, rows: Sequence[Row], label: str = "") -> None:
+        """Write rows at the end, in one write; one that cannot be written is an error row.
+
+        label: the system that is to blame for it
+        """
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("ab", buffering=0)
         start = self._file.tell()
         out = []
         for row in rows:
-            out.append(line := row_line(row))
+            try:
+                line = row_line(row)
+            except TypeError as error:
+                why = f"{label}: its result cannot be written ({error})"
+                line = row_line(Row(row.id, row.hits, error=why))
+            out.append(line)
             self._places[row.id] = start
             start += len(line)
         whole = b"".join(out)
@@ -142,11 +155,17 @@ class RowFile:
                         self._bad.add(row.id)
                 place += len(line)
 
-    def repair(self) -> None:
-        """Take errored rows and torn and repeated lines out, so that they are made again."""
-        if self._spoiled or self._bad:
-            self._keep([query_id for query_id in self._places if query_id not in self._bad])
-            self._bad, self._spoiled = set(), False
+    def repair(self, asked: Iterable[str], also: Iterable[str] = ()) -> None:
+        """Take torn and repeated lines out, and those rows of the asked questions that are
+        errored or stand in ``also``, so that they are made again."""
+        again = (self._bad & set(asked)) | (set(also) & self._places.keys())
+        if self._spoiled or again:
+            self._keep([query_id for query_id in self._places if query_id not in again])
+            self._bad, self._spoiled = self._bad - again, False
+
+    def good(self, query_id: str) -> bool:
+        """Whether a question has a row without an error."""
+        return query_id in self._places and query_id not in self._bad
 
     def order(self, ids: Sequence[str]) -> None:
         """Put the rows of ``ids`` first, in this order, if they are not already."""
@@ -172,9 +191,15 @@ class RowFile:
 def read_rows(path: Path) -> Iterator[Row]:
     """Every whole row of a file, in order; reading never changes the file."""
     with path.open("rb") as file:
-        for line in file:
-            if line.endswith(b"\n"):
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                continue
+            try:
                 yield parse_row(line)
+            except ValueError as error:
+                raise HarnessError(
+                    f"{path}:{number}: not a row ({error}).", "Run the same command again."
+                ) from None
 
 
 @contextmanager

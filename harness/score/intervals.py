@@ -1,7 +1,15 @@
 """Intervals of means by the cluster bootstrap: groups are resampled, not questions.
 
-From 100 groups on, percentile intervals; below, BCa (Efron 1987), which corrects bias and skew.
-Seeded: the same scores give the same interval.
+The mean is over questions, so over groups it is a ratio: sum of the groups' totals / sum of
+their sizes, taken anew in every resample. From 100 groups on, percentile intervals; below, BCa
+(Efron 1987), which corrects bias and skew. Seeded: the same scores give the same interval.
+
+Resampling groups that are all alike would give an interval of no width, however few they are.
+Where every value is 0, or every one is 1, the interval is instead the one-sided exact bound of
+Clopper and Pearson (Biometrika 1934) over groups: 0 … 1 - (1 - level)^(1 / groups), about
+3 / groups at 95 % (the "rule of three", Hanley and Lippman-Hand, JAMA 1983). It bounds the share
+of groups that are not like those seen, and so the mean of scores in 0..1. Any other column
+without variation between groups has no interval.
 """
 
 from __future__ import annotations
@@ -16,6 +24,8 @@ Floats = npt.NDArray[np.float64]
 RESAMPLES = 10_000
 FEW = 100
 """Groups below which percentile intervals cover too little."""
+TINY = 1e-12
+"""What rounding may make of equal means."""
 _CHUNK = 4_000_000
 """Numbers drawn at a time."""
 
@@ -25,8 +35,13 @@ def cluster_intervals(
 ) -> tuple[Floats, Floats, Floats, npt.NDArray[np.int64]]:
     """Mean, low, high and number of groups of each column of ``values`` (questions, columns).
 
-    A value that is not there is NaN: each column has its own questions. With fewer than two
-    groups low and high are NaN.
+    values: scores as fractions in 0..1 (a few official ones exceed 1; nothing is clamped); NaN
+            where there is none: each column has its own questions
+    groups: the resampling unit of each question, (questions,)
+    level:  of confidence, as a fraction
+    seed:   of the resampling
+    With fewer than two groups, or groups that are all alike but not all 0 or all 1 (see above),
+    low and high are NaN.
     """
     codes = np.unique(np.asarray(groups, dtype=object), return_inverse=True)[1]
     there = ~np.isnan(values)
@@ -42,7 +57,22 @@ def cluster_intervals(
         mean[members] = total.sum(0) / number.sum(0)
         if len(total) > 1:
             low[members], high[members] = _interval(total, number, level, seed)
+    _bound_constants(values, sizes, low, high, level)
     return mean, low, high, sizes
+
+
+def _bound_constants(
+    values: Floats, sizes: npt.NDArray[np.int64], low: Floats, high: Floats, level: float
+) -> None:
+    """Replace intervals of no width: exact bounds where all values are 0 or all 1, else NaN."""
+    for column in np.flatnonzero(high - low <= TINY):
+        seen = values[~np.isnan(values[:, column]), column]
+        rest = (1 - level) ** (1 / sizes[column])
+        low[column], high[column] = np.nan, np.nan
+        if not seen.any():
+            low[column], high[column] = 0.0, 1 - rest
+        elif (seen == 1).all():
+            low[column], high[column] = rest, 1.0
 
 
 def _by_group(values: Floats, codes: npt.NDArray[np.int64]) -> Floats:
@@ -93,7 +123,7 @@ def _bca(means: Floats, total: Floats, number: Floats, tails: Floats) -> Floats:
 
     normal = NormalDist()
     mean = total.sum(0) / number.sum(0)
-    below = (means < mean - 1e-12).mean(0) + (np.abs(means - mean) <= 1e-12).mean(0) / 2
+    below = (means < mean - TINY).mean(0) + (np.abs(means - mean) <= TINY).mean(0) / 2
     left_out = (total.sum(0) - total) / (number.sum(0) - number)
     lean = left_out.mean(0) - left_out
     spread = (lean**2).sum(0) ** 1.5

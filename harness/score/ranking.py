@@ -1,7 +1,8 @@
 """Ranking metrics through ir-measures, behind one door, with floors in closed form.
 
 Scores that reach ir-measures are made from ranks and fall strictly: its providers break ties
-differently, so that on tied scores RR and RR@10 of one call disagree.
+differently, so that on tied scores RR and RR@10 of one call disagree. Only measures that
+pytrec_eval (trec_eval's C code) or MS MARCO's own script computes are let in.
 """
 
 from __future__ import annotations
@@ -16,30 +17,67 @@ import numpy as np
 from harness.data import HarnessError, raise_together
 
 Relevance = Mapping[str, Mapping[str, int]]
-BY_GRADE = ("RR", "AP", "P", "R", "Success", "Rprec")
-"""Measures that need to know from which grade a document is relevant."""
+EXAMPLES = ("nDCG@10", "RR@10", "R@5", "P@1", "AP", "Success@1", "Rprec")
+MOST = 2**31 - 1
+"""The largest number that trec_eval's C code holds."""
+CLOSED_FORM = {
+    "nDCG": {"cutoff"},
+    "RR": {"cutoff", "rel"},
+    "R": {"cutoff", "rel"},
+    "P": {"cutoff", "rel"},
+    "Success": {"cutoff", "rel"},
+    "AP": {"rel"},
+}
+"""The measures that `floors` knows, each with the parameters it may have."""
 
 
 @cache
 def measure(name: str, rel: int = 1) -> Any:
-    """The ir-measures measure of a spelling such as ``nDCG@10``; for graded data, with ``rel``."""
+    """The ir-measures measure of a spelling such as ``nDCG@10``.
+
+    rel: from which grade on a document is relevant, where the measure asks and the name does
+         not say
+    Raises `HarnessError` for a name that does not exist or cannot be computed here.
+    """
     import ir_measures
 
     try:
         found = ir_measures.parse_measure(name)
-    except (NameError, ValueError, SyntaxError) as error:
-        close = get_close_matches(name, ("nDCG@10", "RR@10", "R@5", "P@1", "AP", "Success@1"), n=1)
-        guess = (
-            f"Did you mean {close[0]!r}?" if close else "Examples: nDCG@10, R@5, RR@10, P@1, AP."
-        )
+        found.validate_params()
+    except (NameError, ValueError, SyntaxError, AssertionError) as error:
+        close = get_close_matches(name, EXAMPLES, n=1)
+        guess = f"Did you mean {close[0]!r}?" if close else f"Examples: {', '.join(EXAMPLES)}."
         raise HarnessError(f"there is no ranking metric {name!r}.", guess) from error
-    if rel > 1 and found.NAME in BY_GRADE and "rel" not in found.params:
+    if rel > 1 and "rel" in found.SUPPORTED_PARAMS and "rel" not in found.params:
         found = found(rel=rel)
+    if not _computable(found):
+        raise HarnessError(
+            f"the ranking metric {name!r} cannot be computed here.",
+            f"Those that can: {', '.join(EXAMPLES)} and their like.",
+        )
     return found
 
 
+def _computable(found: Any) -> bool:
+    """Whether a provider computes this mean of fractions, with numbers that it bears.
+
+    trec_eval ends the whole process on a cutoff of 0.
+    """
+    import ir_measures
+
+    gains = found.params.get("gains", {})
+    small = [found.params[name] for name in ("cutoff", "rel") if name in found.params]
+    numbers = [*small, *gains, *gains.values()]
+    return (
+        all(type(number) is int and number <= MOST for number in numbers)
+        and all(number >= 1 for number in small)
+        and isinstance(found.aggregator(), ir_measures.MeanAgg)
+        and any(each.supports(found) for each in (ir_measures.pytrec_eval, ir_measures.msmarco))
+    )
+
+
 def check_measures(names: Sequence[str]) -> None:
-    """Raise, for all unknown names together."""
+    """Raise, for all names that are unknown or cannot be computed together."""
     mistakes = []
     for name in names:
         try:
@@ -68,22 +106,15 @@ def evaluate(
         if (ranked := rankings.get(query_id))
     }
     if run:
-        for found in ir_measures.iter_calc(measures, _plain(relevance), run):
+        for found in ir_measures.iter_calc(measures, relevance, run):
             values[found.query_id][str(found.measure)] = float(found.value)
     return values
 
 
-def _plain(relevance: Relevance) -> dict[str, dict[str, int]]:
-    return {query_id: dict(grades) for query_id, grades in relevance.items()}
-
-
-def ideal(grades: Mapping[str, int], reachable: Sequence[str] | None) -> list[str]:
-    """The best ranking possible: relevant documents by falling grade, if they can be reached.
-
-    reachable: the ids that could be ranked; None for all
-    """
-    inside = None if reachable is None else set(reachable)
-    found = [d for d, grade in grades.items() if grade > 0 and (inside is None or d in inside)]
+def ideal(grades: Mapping[str, int], reachable: Sequence[str]) -> list[str]:
+    """The best ranking possible: the relevant among ``reachable``, by falling grade."""
+    inside = set(reachable)
+    found = [doc_id for doc_id, grade in grades.items() if grade > 0 and doc_id in inside]
     return sorted(found, key=lambda doc_id: (-grades[doc_id], doc_id))
 
 
@@ -94,48 +125,41 @@ def floors(
 
     grades:    all judged documents of the question (they make the ideal ranking)
     reachable: those of them among the ``n``
-    A metric without a closed form here is left out.
+    A metric without a closed form here (AP with a cutoff, nDCG with gains) is left out.
     """
-    found = {}
-    for name in names:
-        each = measure(name, rel)
-        value = _floor(
-            each.NAME,
-            each.params.get("cutoff"),
-            tuple(sorted((g for g in grades.values() if g > 0), reverse=True)),
-            tuple(sorted((g for g in reachable.values() if g > 0), reverse=True)),
-            n,
-            each.params.get("rel", 1),
+    ideal = tuple(sorted((grade for grade in grades.values() if grade > 0), reverse=True))
+    here = tuple(sorted(grade for grade in reachable.values() if grade > 0))
+    return {
+        str(each): _floor(
+            each.NAME, each.params.get("cutoff"), each.params.get("rel", 1), ideal, here, n
         )
-        if value is not None:
-            found[str(each)] = value
-    return found
+        for each in (measure(name, rel) for name in names)
+        if each.NAME in CLOSED_FORM and each.params.keys() <= CLOSED_FORM[each.NAME]
+    }
 
 
 @cache
 def _floor(
-    name: str, cutoff: int | None, ideal: tuple[int, ...], here: tuple[int, ...], n: int, rel: int
-) -> float | None:
+    name: str, cutoff: int | None, rel: int, ideal: tuple[int, ...], here: tuple[int, ...], n: int
+) -> float:
     relevant, total = sum(g >= rel for g in here), sum(g >= rel for g in ideal)
     k = min(cutoff or n, n)
+    if not here or (name != "nDCG" and not relevant):
+        return 0.0
     if name == "nDCG":
         discounts = 1 / np.log2(np.arange(2, max(k, len(ideal)) + 2))
-        best = float(np.dot(ideal[: cutoff or len(ideal)], discounts[: len(ideal[:cutoff])]))
-        return sum(here) / n * float(discounts[:k].sum()) / best if best else 0.0
-    if not relevant:
-        return 0.0 if name in BY_GRADE else None
+        best = float(np.dot(ideal[:cutoff], discounts[: len(ideal[:cutoff])]))
+        return sum(here) / n * float(discounts[:k].sum()) / best
     if name == "R":
         return k / n * relevant / total
     if name == "P":
         return relevant / n * k / (cutoff or n)
-    if name in ("RR", "Success"):
-        first = _first_hit(n, relevant, k)
-        return float(np.dot(first, 1 / np.arange(1, k + 1)) if name == "RR" else first.sum())
     if name == "AP":
         harmonic = float((1 / np.arange(1, n + 1)).sum())
         others = (relevant - 1) / (n - 1) * (n - harmonic) if n > 1 else 0.0
         return (harmonic + others) / n * relevant / total
-    return None
+    first = _first_hit(n, relevant, k)
+    return float(np.dot(first, 1 / np.arange(1, k + 1)) if name == "RR" else first.sum())
 
 
 def _first_hit(n: int, relevant: int, k: int) -> Any:

@@ -1,91 +1,217 @@
 """From rows and gold to scores: one line a question and pipeline, by metric.
 
-    {"task":…,"split":…,"setting":…,"system":…,"id":…,"group":…,"gold":…,"state":…,"metrics":{…}}
+    RUN/scores.jsonl  {"task":…,"split":…,"setting":…,"sample":…,"system":…,"id":…,"group":…,
+                       "gold":…,"state":…,"metrics":{…}}
+    RUN/scores.json   each table: the questions asked, its metrics, and which rows were scored
 
-``state`` is empty, ``error``, ``length`` (cut off) or ``abstained``. Two systems that nobody ran
-stand beside the others: `FLOOR` and `CEILING`.
+A table holds the pipelines that were asked the very same questions (`Sample`); ``sample`` is its
+digest. Exactly those questions are scored: one without a row scores 0 like one that failed.
+``state`` is empty, ``error``, ``missing`` (not asked yet, or not in a file from outside),
+``length`` (cut off) or ``abstained``. Two systems that nobody ran stand beside the others:
+`FLOOR` and `CEILING`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
-from harness import registry
+from harness import manifest, registry
 from harness.contract import Task
 from harness.corpus import Corpus
 from harness.data import Answer, Document, Gold, HarnessError, Row
-from harness.prepare import open_corpus, read_gold
-from harness.run.store import read_rows
+from harness.prepare import open_corpus, read_gold, read_lines, sample
+from harness.run.store import parse_row
 from harness.score import ranking
 from harness.spelling import parse_spelled
 
+T = TypeVar("T")
 FLOOR = "(floor: random order, closed form)"
 CEILING = "(ceiling: ideal ranking)"
+CHUNK = 1_000
+"""Questions whose rankings are in memory at a time."""
+
+
+class Sample(NamedTuple):
+    """Which questions were asked; pipelines that differ in any of this share no table."""
+
+    task: str
+    split: str
+    setting: str
+    fingerprint: str
+    limit: int | None
+    seed: int
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Any]) -> Sample:
+        """That of a manifest's entry, or of a table in scores.json."""
+        return cls(*(entry[name] for name in cls._fields))
+
+    @property
+    def digest(self) -> str:
+        """What ties a line of scores.jsonl to its table."""
+        return manifest.digest(self._asdict())
 
 
 @dataclass(frozen=True)
-class Scored:
-    """What score knows of one task, split and setting while it scores its pipelines."""
+class Scores:
+    """What was scored in one table: the lines of each system, in order."""
+
+    sample: Sample
+    questions: int
+    generated: bool
+    answer_metrics: tuple[str, ...]
+    ranking_metrics: tuple[str, ...]
+    lines: dict[str, list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the pipelines of one table are scored against.
+
+    ids:    the questions that were asked, in order; each has its gold
+    pools:  the closed candidates by question; empty where the whole corpus is ranked
+    ranked: the ranking metrics, as ir-measures spells them
+    """
 
     task: Task
-    golds: dict[str, Gold]
+    ids: tuple[str, ...]
+    golds: Mapping[str, Gold]
     corpus: Corpus
-    pools: dict[str, tuple[str, ...]] | None
+    pools: Mapping[str, tuple[str, ...]]
     ranked: tuple[str, ...]
+
+
+class Given(NamedTuple):
+    """What a pipeline gives at all: a question without it scores 0 there; no column otherwise."""
+
+    ranking: bool
+    answers: bool = False
+    evidence: bool = False
+    triples: bool = False
+
+
+# --- a run's folder -------------------------------------------------------------------
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a run; `HarnessError` if the folder is not a run."""
     try:
         text = (folder / "manifest.json").read_text(encoding="utf-8")
-        manifest: dict[str, Any] = json.loads(text)
-    except (OSError, json.JSONDecodeError) as error:
+        found: dict[str, Any] = json.loads(text)
+        for entry in found["pipelines"]:
+            Sample.of(entry)
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise HarnessError(
             f"{folder} is not the folder of a run ({error}).", "Give the folder that run printed."
         ) from None
-    return manifest
+    return found
 
 
 def score(folder: Path | str, metrics: Sequence[str] = ()) -> Path:
-    """Score a run; writes and returns its ``scores.jsonl``. Needs the prepared data.
+    """Score a run: write its ``scores.jsonl`` and ``scores.json``; returns the run's folder.
 
     metrics: further ranking metrics, as ir-measures spells them
+    Needs the prepared data that was run. Raises `HarnessError` for metrics that cannot be
+    computed, data that is not there and rows that cannot be read.
     """
     folder = Path(folder)
     ranking.check_measures(metrics)
-    tables: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    entries: dict[Sample, list[dict[str, Any]]] = {}
     for entry in read_manifest(folder)["pipelines"]:
-        tables.setdefault((entry["task"], entry["split"], entry["setting"]), []).append(entry)
-    part = folder / "scores.part"
+        entries.setdefault(Sample.of(entry), []).append(entry)
+    try:
+        _write(folder, entries, metrics)
+    except OSError as error:
+        raise HarnessError(
+            f"cannot score {folder}: {error.strerror or error} ({error.filename}).",
+            "Mend that and score again; the rows are as they were.",
+        ) from error
+    return folder
+
+
+def _write(
+    folder: Path, tables: Mapping[Sample, list[dict[str, Any]]], metrics: Sequence[str]
+) -> None:
+    """Write both files; scores.json last, so that it never vouches for half a scores.jsonl."""
+    present = _present(folder)
+    part, index = folder / "scores.part", folder / "scores.json"
+    heads = []
     with part.open("w", encoding="utf-8") as file:
-        for (task, split, setting), entries in tables.items():
-            head = {"task": task, "split": split, "setting": setting}
-            for line in _score_table(folder, entries, tuple(metrics)):
+        for asked, entries in tables.items():
+            against = _reference(entries[-1], metrics)
+            heads.append(
+                {
+                    **asked._asdict(),
+                    "sample": asked.digest,
+                    "questions": len(against.ids),
+                    "generated": entries[-1]["generated"],
+                    "answer_metrics": against.task.answer_metrics,
+                    "ranking_metrics": against.ranked,
+                    "systems": present[asked.digest],
+                }
+            )
+            head = {name: heads[-1][name] for name in ("task", "split", "setting", "sample")}
+            for line in _score_table(folder, entries, against):
                 file.write(json.dumps({**head, **line}, ensure_ascii=False) + "\n")
-    place = folder / "scores.jsonl"
-    part.replace(place)
-    return place
+    index.unlink(missing_ok=True)
+    part.replace(folder / "scores.jsonl")
+    part.write_text(json.dumps({"tables": heads}, indent=1, ensure_ascii=False), encoding="utf-8")
+    part.replace(index)
 
 
-def _score_table(
-    folder: Path, entries: list[dict[str, Any]], extra: tuple[str, ...]
-) -> Iterator[dict[str, Any]]:
-    asked: dict[str, None] = {}
-    for entry in entries:
-        scored = _load(entry, extra)
-        rows = {row.id: row for row in read_rows(folder / entry["rows"])}
-        ids = [query_id for query_id in rows if query_id in scored.golds]
-        asked |= dict.fromkeys(ids)
-        yield from _score_rows(entry, [rows[query_id] for query_id in ids], scored)
-    golds = {query_id: scored.golds[query_id] for query_id in asked}
-    yield from _bounds(golds, scored)
+def _present(folder: Path) -> dict[str, dict[str, Any]]:
+    """Key of the last stage and size of the rows of each system, by sample, as they are now."""
+    found: dict[str, dict[str, Any]] = {}
+    for entry in read_manifest(folder)["pipelines"]:
+        path = folder / entry["rows"]
+        size = path.stat().st_size if path.exists() else 0
+        systems = found.setdefault(Sample.of(entry).digest, {})
+        systems[entry["system"]] = {"key": entry["key"], "bytes": size}
+    return found
 
 
-def _load(entry: Mapping[str, Any], extra: tuple[str, ...]) -> Scored:
+def read_scores(folder: Path) -> list[Scores]:
+    """The scores of a run, a table each; `HarnessError` if there are none or rows changed since."""
+    again = f"`python -m harness score {folder}`."
+    present = _present(folder)
+    try:
+        heads = json.loads((folder / "scores.json").read_text(encoding="utf-8"))["tables"]
+    except (FileNotFoundError, ValueError):
+        raise HarnessError(f"{folder} is not scored yet.", f"Score it: {again}") from None
+    if {head["sample"]: head["systems"] for head in heads} != present:
+        raise HarnessError(f"{folder}: scores are older than the rows.", f"Score it again: {again}")
+    found = {
+        head["sample"]: Scores(
+            Sample.of(head),
+            head["questions"],
+            head["generated"],
+            tuple(head["answer_metrics"]),
+            tuple(head["ranking_metrics"]),
+            {},
+        )
+        for head in heads
+    }
+    try:
+        with (folder / "scores.jsonl").open(encoding="utf-8") as file:
+            for line in map(json.loads, file):
+                found[line["sample"]].lines.setdefault(line["system"], []).append(line)
+    except (OSError, ValueError, KeyError):
+        raise HarnessError(
+            f"{folder / 'scores.jsonl'} is broken.", f"Score it again: {again}"
+        ) from None
+    return list(found.values())
+
+
+# --- what is scored against what ------------------------------------------------------
+
+
+def _reference(entry: Mapping[str, Any], extra: Sequence[str]) -> Reference:
+    """Load what the pipelines that share this entry's sample are scored against."""
     data = Path(entry["data"])
     if data.name != entry["fingerprint"] or not (data / "gold.jsonl").exists():
         raise HarnessError(
@@ -94,45 +220,162 @@ def _load(entry: Mapping[str, Any], extra: tuple[str, ...]) -> Scored:
             f"`python -m harness prepare {entry['task']} --split {entry['split']}`.",
         )
     task = registry.task(parse_spelled(entry["task"]))
-    pools = None
-    if entry["setting"] == "pool":
-        rows = map(json.loads, (data / "queries.jsonl").read_text(encoding="utf-8").splitlines())
-        pools = {row["id"]: tuple(row["pool"]) for row in rows if "pool" in row}
-    named = tuple(dict.fromkeys((*_ranking_metrics(task), *extra)))
-    return Scored(task, read_gold(data), open_corpus(data), pools, named)
+    measures = (ranking.measure(name, task.rel) for name in (*task.ranking_metrics, *extra))
+    ranked = tuple(dict.fromkeys(map(str, measures)))
+    _keep_apart(task, task.answer_metrics, ranked)
+    pools = {row["id"]: row.get("pool") for row in read_lines(data / "queries.jsonl")}
+    ids = tuple(sample(pools, entry["limit"], entry["seed"]))
+    golds = read_gold(data)
+    without = [query_id for query_id in ids if query_id not in golds]
+    if without:
+        raise HarnessError(
+            f"{data / 'gold.jsonl'} has no line for the question {without[0]}.",
+            f"Prepare {entry['task']} again.",
+        )
+    if entry["setting"] != "pool":
+        pools.clear()
+    return Reference(
+        task,
+        ids,
+        {query_id: golds[query_id] for query_id in ids},
+        open_corpus(data),
+        {query_id: tuple(pool) for query_id in ids if (pool := pools.get(query_id)) is not None},
+        ranked,
+    )
 
 
-def _ranking_metrics(task: Task) -> list[str]:
-    """Those of a task's metrics that judge rankings; the rest comes from its scorer."""
-    found = []
-    for name in task.metrics:
-        try:
-            ranking.measure(name)
-        except HarnessError:
+def _keep_apart(task: Task, answers: Iterable[str], ranked: Iterable[str]) -> None:
+    """Refuse one name for two metrics: a column would hold both."""
+    both = sorted(set(answers) & set(ranked))
+    if both:
+        raise HarnessError(
+            f"{both[0]} is an answer metric of {task.name} and a ranking metric.",
+            "Rename the answer metric, or do not ask for the ranking metric.",
+        )
+
+
+def asked_rows(path: Path, ids: Sequence[str]) -> Iterator[tuple[str, Row | None]]:
+    """Every asked question with its row, in the order of the file; ``None``: it has none.
+
+    Rows of other questions are passed over; a question's first row counts.
+    """
+    left = dict.fromkeys(ids)
+    for row in _rows(path):
+        if row.id in left:
+            del left[row.id]
+            yield row.id, None if row.counts.get("not_in_file") else row
+    yield from ((query_id, None) for query_id in left)
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    """The rows of a file, if it is there, but for a torn last line."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                row = parse_row(line)
+                wrong = _wrong(row)
+            except ValueError as error:
+                wrong = str(error)
+            if wrong:
+                raise HarnessError(
+                    f"{path}:{number}: {wrong}.",
+                    "Delete that line and run the same command again: it asks anew.",
+                )
+            yield row
+
+
+def _wrong(row: Row) -> str:
+    """What no run could have written, in words; empty if all is well."""
+    documents = [hit.id for hit in row.hits]
+    texts: list[object] = [row.id, row.error, row.stop, *documents]
+    places: list[object] = []
+    if row.answer is not None:
+        texts += [row.answer.text, *(part for each in row.answer.triples or () for part in each)]
+        for evidence in row.answer.evidence or ():
+            texts.append(evidence.doc_id)
+            places += [evidence.sentence, *(evidence.span or ())]
+    if not set(map(type, texts)) <= {str}:
+        return "an id or a text in it is no string"
+    if not set(map(type, places)) <= {int, type(None)}:
+        return "a place in its evidence is no number"
+    if len(set(documents)) < len(documents):
+        return "it ranks a document twice"
+    return "" if isinstance(row.counts, dict) else "its counts are no object"
+
+
+def _given(path: Path, entry: Mapping[str, Any], ids: Sequence[str]) -> Given:
+    """What the pipeline gives, from its rows.
+
+    One that solves questions at once may never rank; evidence and triples are up to the system.
+    """
+    if not entry["answers"]:
+        return Given(entry["ranks"])
+    well = hits = evidence = triples = False
+    for _, row in asked_rows(path, ids):
+        if row is None or row.error:
             continue
-        found.append(name)
-    return found
+        well = True
+        hits = hits or bool(row.hits)
+        if row.answer is not None:
+            evidence = evidence or row.answer.evidence is not None
+            triples = triples or row.answer.triples is not None
+    return Given(entry["ranks"] and (hits or not well), True, evidence, triples)
+
+
+# --- scores ---------------------------------------------------------------------------
+
+
+def _chunks(items: Iterable[T]) -> Iterator[list[T]]:
+    stream = iter(items)
+    while chunk := list(islice(stream, CHUNK)):
+        yield chunk
+
+
+def _score_table(
+    folder: Path, entries: Sequence[Mapping[str, Any]], against: Reference
+) -> Iterator[dict[str, Any]]:
+    """The lines of every pipeline, then those of floor and ceiling if some pipeline ranks."""
+    ranks = False
+    for entry in entries:
+        path = folder / entry["rows"]
+        given = _given(path, entry, against.ids)
+        ranks = ranks or given.ranking
+        for rows in _chunks(asked_rows(path, against.ids)):
+            yield from _score_rows(entry["system"], rows, given, against)
+    if ranks:
+        for ids in _chunks(against.ids):
+            yield from _bounds(ids, against)
 
 
 def _score_rows(
-    entry: Mapping[str, Any], rows: list[Row], scored: Scored
+    system: str, rows: Sequence[tuple[str, Row | None]], given: Given, against: Reference
 ) -> Iterator[dict[str, Any]]:
-    """Scores of one pipeline, question by question; no column for what it does not produce."""
-    answers = _answer_scores(rows, scored) if entry["answers"] else {}
-    judged = {row.id: g.relevance for row in rows if (g := scored.golds[row.id]).relevance}
-    rankings = {row.id: [hit.id for hit in row.hits] for row in rows if not row.error}
-    found = (
-        ranking.evaluate(rankings, judged, scored.ranked, scored.task.rel) if entry["ranks"] else {}
-    )
-    for row in rows:
-        gold = scored.golds[row.id]
-        metrics = {**answers.get(row.id, {}), **found.get(row.id, {})}
-        yield _line(entry["system"], row.id, gold, metrics, _state(row))
+    """Scores question by question; no column for what the pipeline does not give."""
+    found: dict[str, dict[str, float]] = {}
+    if given.ranking:
+        rankings = {i: [hit.id for hit in row.hits] for i, row in rows if row and not row.error}
+        found = _ranking_scores(rankings, [query_id for query_id, _ in rows], against)
+    for query_id, row in rows:
+        answers: dict[str, float] = {}
+        if given.answers:
+            answers = _answer_scores(row, against.golds[query_id], given, against)
+            _keep_apart(against.task, answers, against.ranked)
+        metrics = {**answers, **found.get(query_id, {})}
+        yield _line(system, query_id, against, metrics, _state(row))
 
 
 def _line(
-    system: str, query_id: str, gold: Gold, metrics: Mapping[str, float], state: str = ""
+    system: str,
+    query_id: str,
+    against: Reference,
+    metrics: Mapping[str, float],
+    state: str = "",
 ) -> dict[str, Any]:
+    gold = against.golds[query_id]
     return {
         "system": system,
         "id": query_id,
@@ -143,7 +386,9 @@ def _line(
     }
 
 
-def _state(row: Row) -> str:
+def _state(row: Row | None) -> str:
+    if row is None:
+        return "missing"
     if row.error:
         return "error"
     if row.stop == "length":
@@ -152,28 +397,31 @@ def _state(row: Row) -> str:
     return "abstained" if answer and (answer.answerable is False or not answer.text) else ""
 
 
-def _answer_scores(rows: list[Row], scored: Scored) -> dict[str, dict[str, float]]:
-    """Answer metrics by question.
+def _ranking_scores(
+    rankings: Mapping[str, Sequence[str]], ids: Sequence[str], against: Reference
+) -> dict[str, dict[str, float]]:
+    """Ranking metrics of those questions that have relevance judgements."""
+    judged = {i: gold.relevance for i in ids if (gold := against.golds[i]).relevance}
+    return ranking.evaluate(rankings, judged, against.ranked, against.task.rel)
+
+
+def _answer_scores(
+    row: Row | None, gold: Gold, given: Given, against: Reference
+) -> dict[str, float]:
+    """Answer metrics of one question.
 
     A system that gives evidence (or triples) for some questions is held to give none for the
     others; an errored or missing answer scores 0 in all that its gold could fill.
     """
-    given = [row.answer for row in rows if row.answer is not None]
-    evidence = () if any(answer.evidence is not None for answer in given) else None
-    triples = () if any(answer.triples is not None for answer in given) else None
-    found = {}
-    for row in rows:
-        answer = row.answer or Answer("")
-        if answer.evidence is None:
-            answer = replace(answer, evidence=evidence)
-        if answer.triples is None:
-            answer = replace(answer, triples=triples)
-        support = support_of(answer, scored.corpus.__getitem__)
-        values = scored.task.score(answer, support, scored.golds[row.id])
-        if row.error or row.answer is None:
-            values = dict.fromkeys(values, 0.0)
-        found[row.id] = values
-    return found
+    told = row.answer if row is not None and not row.error else None
+    answer = told or Answer("")
+    if given.evidence and answer.evidence is None:
+        answer = replace(answer, evidence=())
+    if given.triples and answer.triples is None:
+        answer = replace(answer, triples=())
+    support = support_of(answer, against.corpus.__getitem__)
+    values = against.task.score(answer, support, gold)
+    return values if told is not None else dict.fromkeys(values, 0.0)
 
 
 def support_of(
@@ -204,27 +452,29 @@ def _sentences_in(document: Document, start: int, end: int) -> Iterator[int]:
         begin += len(sentence)
 
 
-def _bounds(golds: Mapping[str, Gold], scored: Scored) -> Iterator[dict[str, Any]]:
+def _bounds(ids: Sequence[str], against: Reference) -> Iterator[dict[str, Any]]:
     """Floor and ceiling of the ranking metrics."""
-    rel, names = scored.task.rel, scored.ranked
     best: dict[str, list[str]] = {}
-    for query_id, gold in golds.items():
-        if not gold.relevance:
+    for query_id in ids:
+        grades = against.golds[query_id].relevance
+        if not grades:
             continue
-        judged = list(gold.relevance)
-        if scored.pools is not None:
-            pool = scored.pools.get(query_id, ())
-            here = set(pool)
-            n = len(pool)
-        else:
-            places = scored.corpus.positions(judged)
-            here = {doc_id for doc_id, place in zip(judged, places, strict=True) if place >= 0}
-            n = len(scored.corpus)
-        reachable = {d: g for d, g in gold.relevance.items() if d in here}
-        best[query_id] = ranking.ideal(gold.relevance, list(reachable))
-        low = ranking.floors(gold.relevance, reachable, n, names, rel)
-        yield _line(FLOOR, query_id, gold, low)
-    judged_golds = {query_id: golds[query_id].relevance for query_id in best}
-    ceiling = ranking.evaluate(best, judged_golds, names, rel)
-    for query_id, metrics in ceiling.items():
-        yield _line(CEILING, query_id, golds[query_id], metrics)
+        reachable, n = _reachable(query_id, against)
+        best[query_id] = ranking.ideal(grades, list(reachable))
+        low = ranking.floors(grades, reachable, n, against.ranked, against.task.rel)
+        yield _line(FLOOR, query_id, against, low)
+    for query_id, metrics in _ranking_scores(best, list(best), against).items():
+        yield _line(CEILING, query_id, against, metrics)
+
+
+def _reachable(query_id: str, against: Reference) -> tuple[dict[str, int], int]:
+    """The judged documents that can be ranked, with their grades, among how many."""
+    grades = against.golds[query_id].relevance
+    pool = against.pools.get(query_id)
+    if pool is None:
+        places = against.corpus.positions(list(grades))
+        inside = {d for d, place in zip(grades, places, strict=True) if place >= 0}
+    else:
+        inside = set(pool)
+    n = len(against.corpus if pool is None else pool)
+    return {doc_id: grade for doc_id, grade in grades.items() if doc_id in inside}, n

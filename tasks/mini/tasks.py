@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from harness.contract import Setting
+from harness.contract import Task
 from harness.data import Document, HarnessError, Loaded, RawQuestion
 from harness.score.normalise import triviaqa_normal
 from tasks import shapes
@@ -19,20 +19,18 @@ from tasks.triviaqa import TriviaQA
 from tasks.twowiki import TwoWiki
 
 
-class Mini:
+class Mini(Task):
     """What the mini tasks share: ``documents`` of the world, ``questions`` asked, ``seed``."""
 
     kinds: tuple[str, ...] = ("bridge", "comparison")
-    name: str
     size: int = 10
     splits: tuple[str, ...] = ("test", "train")
-    settings: tuple[Setting, ...] = ("pool", "corpus")
-    group_by: Literal["question", "documents"] = "documents"
-    licence: str = "generated, as free as the harness"
-    citation: str = ""
-    version: str = VERSION
-    offline: bool = True
-    generated: bool = True
+    group_by = "documents"
+    licence = "generated, as free as the harness"
+    citation = ""
+    version = VERSION
+    offline = True
+    generated = True
     question: Any
 
     def __init__(self, documents: int = 2000, questions: int = 200, seed: int = 0) -> None:
@@ -91,7 +89,7 @@ def _facts(question: Question) -> list[list[Any]]:
 class MiniHotpotQA(Mini, HotpotQA):
     """Generated: bridge and comparison questions in HotpotQA's shape."""
 
-    name: str = "mini-hotpotqa"
+    name = "mini-hotpotqa"
 
     def row(self, question: Question, pool: list[Passage]) -> dict[str, Any]:
         return {
@@ -111,7 +109,7 @@ class MiniHotpotQA(Mini, HotpotQA):
 class MiniTwoWiki(Mini, TwoWiki):
     """Generated: bridge and comparison questions in 2WikiMultihopQA's shape, with aliases."""
 
-    name: str = "mini-2wikimultihopqa"
+    name = "mini-2wikimultihopqa"
     document = MiniHotpotQA.document
 
     def row(self, question: Question, pool: list[Passage]) -> dict[str, Any]:
@@ -136,9 +134,9 @@ class MiniTwoWiki(Mini, TwoWiki):
 class MiniMuSiQue(Mini, MuSiQue):
     """Generated: two-hop questions over twenty passages in MuSiQue's shape."""
 
-    name: str = "mini-musique"
-    kinds: tuple[str, ...] = ("bridge",)
-    size: int = 20
+    name = "mini-musique"
+    kinds = ("bridge",)
+    size = 20
 
     def row(self, question: Question, pool: list[Passage]) -> dict[str, Any]:
         return {
@@ -163,8 +161,8 @@ class MiniMuSiQue(Mini, MuSiQue):
 class MiniTriviaQA(Mini, TriviaQA):
     """Generated: one-hop questions in TriviaQA's shape; a passage is relevant by its words."""
 
-    name: str = "mini-triviaqa"
-    kinds: tuple[str, ...] = ("single",)
+    name = "mini-triviaqa"
+    kinds = ("single",)
 
     def row(self, question: Question, pool: list[Passage]) -> dict[str, Any]:
         aliases = [question.answer, *([question.alias] if question.alias else [])]
@@ -190,8 +188,8 @@ class MiniTriviaQA(Mini, TriviaQA):
 class MiniMSMarco(Mini, MSMarcoQA):
     """Generated: one-hop questions in MS MARCO's shape, passages without titles."""
 
-    name: str = "mini-msmarco"
-    kinds: tuple[str, ...] = ("single",)
+    name = "mini-msmarco"
+    kinds = ("single",)
 
     def row(self, question: Question, pool: list[Passage]) -> dict[str, Any]:
         return {

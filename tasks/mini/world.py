@@ -21,6 +21,8 @@ from harness.data import HarnessError
 VERSION = "mini-3"
 SMALLEST = 100
 """Documents of the smallest world: below it there are too few distractors."""
+LARGEST = 1_000_000
+"""Documents of the largest world: far above it the syllables have no names left."""
 
 RELATIONS = {
     # relation: (kind of its object, two wordings in passages, two in questions)
@@ -121,10 +123,11 @@ class World:
     """
 
     def __init__(self, documents: int, seed: int, split: str) -> None:
-        if documents < SMALLEST:
+        if not SMALLEST <= documents <= LARGEST:
             raise HarnessError(
-                f"a mini world of {documents} documents is too small.",
-                f"Write documents={SMALLEST} or more.",
+                f"a mini world of {documents} documents is too "
+                f"{'small' if documents < SMALLEST else 'large'}.",
+                f"Write documents={SMALLEST} to {LARGEST}.",
             )
         self.drawn_from = f"{VERSION} {seed} {split}"
         self.rng = random.Random(self.drawn_from)
@@ -187,6 +190,8 @@ class World:
 
     def questions(self, kinds: Sequence[str], count: int, task: str = "") -> Iterator[Question]:
         """Distinct questions of the kinds in turn, drawn anew for each task."""
+        if count < 1:
+            raise HarnessError(f"{count} questions are too few.", "Write questions=1 or more.")
         self.rng = random.Random(f"{self.drawn_from} {task}")
         asked: set[str] = set()
         for _ in range(20 * count):

@@ -69,6 +69,14 @@ def test_the_rc_sample_has_rows_of_one_question(real_data: Path) -> None:
     assert max(len(c.document.text) for q in questions for c in q.candidates) > 30_000
 
 
+def test_passages_have_the_names_that_submissions_use(real_data: Path) -> None:
+    for question in load("musique", real_data / "musique", "validation")[0]:
+        assert [each.native for each in question.candidates] == list(map(str, range(20)))
+    for name in ("triviaqa", "triviaqa-long"):
+        questions = load(name, real_data / "triviaqa" / "rc_sample.jsonl.gz", "validation")[0]
+        assert all(each.native.endswith(".txt") for q in questions for each in q.candidates)
+
+
 def test_dl19_is_a_part_of_its_corpus(real_data: Path) -> None:
     questions, documents, notes = load("msmarco-dl19", real_data / "msmarco", "test")
     assert (len(questions), len(documents)) == (43, 10_852)

@@ -1,0 +1,47 @@
+"""Results computed elsewhere, from a task's native ids to ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from harness.corpus import Corpus
+from harness.data import HarnessError, Hit, Reply
+from harness.prepare import native_documents, native_queries
+
+NOT_IN_FILE = Reply(counts={"not_in_file": 1})
+"""What a stage from outside says of a question that its file does not know."""
+
+
+def translate(outside: Mapping[str, Reply], folder: Path, corpus: Corpus) -> dict[str, Reply]:
+    """Replies by our query ids, hits in trec_eval's order (ties by falling native id).
+
+    folder: the prepared task. Questions that the task does not have are left out; a file with
+    none of its questions, or with documents that its corpus lacks, is a `HarnessError`.
+    """
+    queries = native_queries(folder)
+    ours = {queries[native]: reply for native, reply in outside.items() if native in queries}
+    if not ours:
+        example = next(iter(outside), "")
+        raise HarnessError(
+            f"the file knows none of the task's questions (it has {example!r}).",
+            "Check that it belongs to this task and split.",
+        )
+    wanted = {hit.id for reply in ours.values() for hit in reply.hits}
+    documents = native_documents(folder, corpus, wanted)
+    strange = sorted(wanted - documents.keys())
+    unknown = [d for d, place in zip(strange, corpus.positions(strange), strict=True) if place < 0]
+    if unknown:
+        raise HarnessError(
+            f"the file ranks {len(unknown)} documents that the corpus does not have "
+            f"(such as {unknown[0]!r}).",
+            "Check that it belongs to this task's corpus.",
+        )
+    return {query_id: _in_our_ids(reply, documents) for query_id, reply in ours.items()}
+
+
+def _in_our_ids(reply: Reply, documents: Mapping[str, str]) -> Reply:
+    by_id = sorted(reply.hits, key=lambda hit: hit.id, reverse=True)
+    ordered = sorted(by_id, key=lambda hit: -hit.score)
+    hits = tuple(Hit(documents.get(hit.id, hit.id), hit.score) for hit in ordered)
+    return Reply(reply.answer, hits, reply.raw)

@@ -1,0 +1,125 @@
+"""Opening a system: its index is built once a corpus, renamed into place when whole."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from errno import EEXIST, ENOTEMPTY
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+from harness import manifest
+from harness.corpus import Corpus
+from harness.data import Brief, HarnessError
+from harness.run.progress import Advance, Progress
+from harness.spelling import Spelled
+
+
+def open_system(
+    system: Any, spelled: Spelled, corpus: Corpus, indexes: Path, brief: Brief, progress: Progress
+) -> None:
+    """Make a system ready to serve; `HarnessError` naming it if it cannot be started.
+
+    indexes: the folder of all indexes of this corpus
+    """
+    try:
+        index = None
+        if hasattr(system, "build"):
+            index = _indexed(system, spelled, corpus, indexes, brief, progress)
+        if hasattr(system, "open"):
+            system.open(corpus, index, brief)
+    except (HarnessError, OSError):
+        raise
+    except Exception as error:
+        raise HarnessError(
+            f"{spelled} cannot be started ({type(error).__name__}: {error}).",
+            "Check its options.",
+        ) from error
+
+
+def close_system(system: Any, spelled: Spelled) -> None:
+    """Let a system go of what it took."""
+    if not hasattr(system, "close"):
+        return
+    try:
+        system.close()
+    except Exception as error:
+        raise HarnessError(
+            f"{spelled} cannot be closed ({type(error).__name__}: {error}).",
+            "Its rows are kept.",
+        ) from error
+
+
+def _indexed(
+    system: Any, spelled: Spelled, corpus: Corpus, indexes: Path, brief: Brief, progress: Progress
+) -> Path:
+    """The folder of the system's index; beside it ``<key>.json``: documents, seconds, bytes."""
+    place = indexes / _key(system, spelled, brief)
+    if place.exists():
+        return place
+    indexes.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f"{place.name}.", dir=indexes))
+    start = time.perf_counter()
+    try:
+        with progress(f"{spelled}: index", len(corpus), 0) as advance:
+            system.on_progress = _steps(advance)
+            system.build(corpus, work, brief)
+        about = {
+            "system": str(spelled),
+            "documents": len(corpus),
+            "seconds": round(time.perf_counter() - start, 3),
+            "bytes": sum(file.stat().st_size for file in work.rglob("*") if file.is_file()),
+        }
+        place.with_suffix(".json").write_text(json.dumps(about) + "\n", encoding="utf-8")
+        with _already_there_is_fine():
+            work.rename(place)
+    finally:
+        rmtree(work, ignore_errors=True)
+    return place
+
+
+@contextmanager
+def _already_there_is_fine() -> Iterator[None]:
+    """Another process may have built the same index meanwhile."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (ENOTEMPTY, EEXIST):
+            raise
+
+
+def _key(system: Any, spelled: Spelled, brief: Brief) -> str:
+    """What an index depends on beside its corpus; of the options those that the system names
+    in ``index_options``, or all."""
+    named = getattr(system, "index_options", None)
+    options = [
+        option for option in spelled.canonical.options if named is None or option[0] in ("", *named)
+    ]
+    files = system.files() if hasattr(system, "files") else ()
+    return manifest.digest(
+        {
+            "system": spelled.name,
+            "options": options,
+            "files": [manifest.file_hash(Path(path)) for path in files],
+            "sources": manifest.class_sources(type(system)),
+            "versions": manifest.versions(type(system).__module__),
+            "device": brief.device,
+            "dtype": brief.dtype,
+        }
+    )
+
+
+def _steps(advance: Advance) -> Callable[[int, int], None]:
+    """What a system calls with how much is done so far."""
+    before = 0
+
+    def told(done: int, _: int) -> None:
+        nonlocal before
+        advance(done - before)
+        before = done
+
+    return told
