@@ -108,9 +108,10 @@ def test_unknown_metrics_are_all_told_with_a_suggestion() -> None:
     "name",
     [
         "ERR@10", "nDCG(dcg='exp-log2')@10", "alpha_nDCG@10", "RR(judged_only=True)@10",
-        "RBP(p=0.8)", "R", "P@2.5", "nDCG(foo=1)", "nDCG@True", "Accuracy@10", "Judged@10", "NumRet",
-        "NumQ", "nDCG@0", "RR@0", "P@0", "P@99999999999", "AP(rel=99999999999)", "Rprec(rel=0)",
-        "nDCG(gains={1:'x'})", "nDCG(gains={1:2.5})", "nDCG(gains={'a':1})", "nDCG@10\0", "", "1",
+        "RBP(p=0.8)", "R", "P@2.5", "nDCG(foo=1)", "nDCG@True", "Accuracy@10", "Judged@10",
+        "NumRet", "NumQ", "nDCG@0", "RR@0", "P@0", "P@99999999999", "AP(rel=99999999999)",
+        "Rprec(rel=0)", "nDCG(gains={1:'x'})", "nDCG(gains={1:2.5})", "nDCG(gains={'a':1})",
+        "nDCG@10\0", "", "1",
     ],
 )  # fmt: skip
 def test_what_cannot_be_computed_here_is_refused_in_one_sentence(name: str) -> None:

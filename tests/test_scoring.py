@@ -253,6 +253,9 @@ def test_one_name_for_an_answer_and_a_ranking_metric_is_refused(declared: tuple[
     registry.register("tasks", "named")(Twice)
     with pytest.raises(HarnessError, match="RR@10 is an answer metric of"):
         score(a_run((entry("one", "named", answers=True), answered())))
+    if "RR@10" in declared:
+        with pytest.raises(HarnessError, match="RR@10 is an answer metric of"):
+            score(a_run((entry("retriever", "named"), answered())))
 
 
 def test_metrics_that_cannot_be_computed_are_refused_before_anything_is_read() -> None:
@@ -345,6 +348,22 @@ def test_scores_that_are_not_there_or_not_whole_are_told_so(name: str) -> None:
             read_scores(folder)
         assert f"python -m harness score {folder}" in error.value.hint
         (folder / name).write_text(text)
+
+
+def test_scoring_that_could_not_be_finished_leaves_no_scores_that_look_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = score(a_run((entry("one"), [first(query) for query in queries()])))
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", "scores.part")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(HarnessError, match="No space left on device"):
+            score(folder, ["P@3"])
+    with pytest.raises(HarnessError, match="not scored yet"):
+        read_scores(folder)
 
 
 def test_what_scores_json_says_of_a_table() -> None:
