@@ -16,7 +16,8 @@ from harness.data import Answer, Evidence, Gold, HarnessError, Hit, Loaded, Row
 from harness.prepare import prepare, read_gold, read_lines, sample
 from harness.run.store import row_line
 from harness.score import ranking, scoring
-from harness.score.scoring import CEILING, FLOOR, read_scores, score
+from harness.score.results import CEILING, FLOOR, read_scores
+from harness.score.scoring import score
 from harness.spelling import parse_spelled
 
 Rows = Sequence[Row | bytes] | None

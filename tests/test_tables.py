@@ -15,7 +15,8 @@ from harness import registry
 from harness.data import Answer, Row
 from harness.prepare import prepare
 from harness.report.tables import KEY, records, report, tables
-from harness.score.scoring import CEILING, FLOOR, score
+from harness.score.results import CEILING, FLOOR
+from harness.score.scoring import score
 
 
 def run_of(system: str, name: str, rows: Any = ..., **parts: Any) -> Path:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from harness.score.intervals import cluster_intervals
-from harness.score.scoring import CEILING, FLOOR, Sample, Scores, read_scores
+from harness.score.results import CEILING, FLOOR, Sample, Scores, read_scores
 from harness.spelling import parse_spelled
 
 if TYPE_CHECKING:

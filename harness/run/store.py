@@ -189,17 +189,56 @@ class RowFile:
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """Every whole row of a file, in order; reading never changes the file."""
+    """The rows of a file, if it is there, but for a torn last line; reading changes nothing."""
+    if not path.exists():
+        return
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
-                continue
+                return
             try:
-                yield parse_row(line)
+                row = parse_row(line)
+                wrong = _wrong(row)
             except ValueError as error:
+                wrong = str(error)
+            if wrong:
                 raise HarnessError(
-                    f"{path}:{number}: not a row ({error}).", "Run the same command again."
-                ) from None
+                    f"{path}:{number}: {wrong}.",
+                    "Delete that line and run the same command again: it asks anew.",
+                )
+            yield row
+
+
+def _wrong(row: Row) -> str:
+    """What no run could have written, in words; empty if all is well."""
+    documents = [hit.id for hit in row.hits]
+    texts: list[object] = [row.id, row.error, row.stop, *documents]
+    places: list[object] = []
+    if row.answer is not None:
+        texts += [row.answer.text, *(part for each in row.answer.triples or () for part in each)]
+        for evidence in row.answer.evidence or ():
+            texts.append(evidence.doc_id)
+            places += [evidence.sentence, *(evidence.span or ())]
+    if not set(map(type, texts)) <= {str}:
+        return "an id or a text in it is no string"
+    if not set(map(type, places)) <= {int, type(None)}:
+        return "a place in its evidence is no number"
+    if len(set(documents)) < len(documents):
+        return "it ranks a document twice"
+    return "" if isinstance(row.counts, dict) else "its counts are no object"
+
+
+def asked_rows(path: Path, ids: Sequence[str]) -> Iterator[tuple[str, Row | None]]:
+    """Every asked question with its row, in the order of the file; ``None``: it has none.
+
+    Rows of other questions are passed over; a question's first row counts.
+    """
+    left = dict.fromkeys(ids)
+    for row in read_rows(path):
+        if row.id in left:
+            del left[row.id]
+            yield row.id, None if row.counts.get("not_in_file") else row
+    yield from ((query_id, None) for query_id in left)
 
 
 @contextmanager

@@ -1,14 +1,8 @@
 """From rows and gold to scores: one line a question and pipeline, by metric.
 
-    RUN/scores.jsonl  {"task":…,"split":…,"setting":…,"sample":…,"system":…,"id":…,"group":…,
-                       "gold":…,"state":…,"metrics":{…}}
-    RUN/scores.json   each table: the questions asked, its metrics, and which rows were scored
-
-A table holds the pipelines that were asked the very same questions (`Sample`); ``sample`` is its
-digest. Exactly those questions are scored: one without a row scores 0 like one that failed.
-``state`` is empty, ``error``, ``missing`` (not asked yet, or not in a file from outside),
-``length`` (cut off) or ``abstained``. Two systems that nobody ran stand beside the others:
-`FLOOR` and `CEILING`.
+Exactly the questions that a run was asked are scored: one without a row scores 0 like one that
+failed. ``state`` is empty, ``error``, ``missing`` (not asked yet, or not in a file from outside),
+``length`` (cut off) or ``abstained``. What is written where: `harness.score.results`.
 """
 
 from __future__ import annotations
@@ -20,53 +14,19 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from harness import manifest, registry
+from harness import registry
 from harness.contract import Task
 from harness.corpus import Corpus
 from harness.data import Answer, Document, Gold, HarnessError, Row
 from harness.prepare import open_corpus, read_gold, read_lines, sample
-from harness.run.store import parse_row
+from harness.run.store import asked_rows
 from harness.score import ranking
+from harness.score.results import CEILING, FLOOR, Sample, present, read_manifest
 from harness.spelling import parse_spelled
 
 T = TypeVar("T")
-FLOOR = "(floor: random order, closed form)"
-CEILING = "(ceiling: ideal ranking)"
 CHUNK = 250
 """Questions whose rankings are in memory at a time: 0.15 GB at 1,000 hits each."""
-
-
-class Sample(NamedTuple):
-    """Which questions were asked; pipelines that differ in any of this share no table."""
-
-    task: str
-    split: str
-    setting: str
-    fingerprint: str
-    limit: int | None
-    seed: int
-
-    @classmethod
-    def of(cls, entry: Mapping[str, Any]) -> Sample:
-        """That of a manifest's entry, or of a table in scores.json."""
-        return cls(*(entry[name] for name in cls._fields))
-
-    @property
-    def digest(self) -> str:
-        """What ties a line of scores.jsonl to its table."""
-        return manifest.digest(self._asdict())
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What was scored in one table: the lines of each system, in order."""
-
-    sample: Sample
-    questions: int
-    generated: bool
-    answer_metrics: tuple[str, ...]
-    ranking_metrics: tuple[str, ...]
-    lines: dict[str, list[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -95,23 +55,6 @@ class Given(NamedTuple):
     triples: bool = False
 
 
-# --- a run's folder -------------------------------------------------------------------
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a run; `HarnessError` if the folder is not a run."""
-    try:
-        text = (folder / "manifest.json").read_text(encoding="utf-8")
-        found: dict[str, Any] = json.loads(text)
-        for entry in found["pipelines"]:
-            Sample.of(entry)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise HarnessError(
-            f"{folder} is not the folder of a run ({error}).", "Give the folder that run printed."
-        ) from None
-    return found
-
-
 def score(folder: Path | str, metrics: Sequence[str] = ()) -> Path:
     """Score a run: write its ``scores.jsonl`` and ``scores.json``; returns the run's folder.
 
@@ -138,7 +81,7 @@ def _write(
     folder: Path, tables: Mapping[Sample, list[dict[str, Any]]], metrics: Sequence[str]
 ) -> None:
     """Write both files; scores.json last, so that it never vouches for half a scores.jsonl."""
-    present = _present(folder)
+    now = present(folder)
     part, index = folder / "scores.part", folder / "scores.json"
     heads = []
     with part.open("w", encoding="utf-8") as file:
@@ -152,7 +95,7 @@ def _write(
                     "generated": entries[-1]["generated"],
                     "answer_metrics": against.task.answer_metrics,
                     "ranking_metrics": against.ranked,
-                    "systems": present[asked.digest],
+                    "systems": now[asked.digest],
                 }
             )
             head = {name: heads[-1][name] for name in ("task", "split", "setting", "sample")}
@@ -162,49 +105,6 @@ def _write(
     part.replace(folder / "scores.jsonl")
     part.write_text(json.dumps({"tables": heads}, indent=1, ensure_ascii=False), encoding="utf-8")
     part.replace(index)
-
-
-def _present(folder: Path) -> dict[str, dict[str, Any]]:
-    """Key of the last stage and size of the rows of each system, by sample, as they are now."""
-    found: dict[str, dict[str, Any]] = {}
-    for entry in read_manifest(folder)["pipelines"]:
-        path = folder / entry["rows"]
-        size = path.stat().st_size if path.exists() else 0
-        systems = found.setdefault(Sample.of(entry).digest, {})
-        systems[entry["system"]] = {"key": entry["key"], "bytes": size}
-    return found
-
-
-def read_scores(folder: Path) -> list[Scores]:
-    """The scores of a run, a table each; `HarnessError` if there are none or rows changed since."""
-    again = f"`python -m harness score {folder}`."
-    present = _present(folder)
-    try:
-        heads = json.loads((folder / "scores.json").read_text(encoding="utf-8"))["tables"]
-    except (FileNotFoundError, ValueError):
-        raise HarnessError(f"{folder} is not scored yet.", f"Score it: {again}") from None
-    if {head["sample"]: head["systems"] for head in heads} != present:
-        raise HarnessError(f"{folder}: scores are older than the rows.", f"Score it again: {again}")
-    found = {
-        head["sample"]: Scores(
-            Sample.of(head),
-            head["questions"],
-            head["generated"],
-            tuple(head["answer_metrics"]),
-            tuple(head["ranking_metrics"]),
-            {},
-        )
-        for head in heads
-    }
-    try:
-        with (folder / "scores.jsonl").open(encoding="utf-8") as file:
-            for line in map(json.loads, file):
-                found[line["sample"]].lines.setdefault(line["system"], []).append(line)
-    except (OSError, ValueError, KeyError):
-        raise HarnessError(
-            f"{folder / 'scores.jsonl'} is broken.", f"Score it again: {again}"
-        ) from None
-    return list(found.values())
 
 
 # --- what is scored against what ------------------------------------------------------
@@ -252,59 +152,6 @@ def _keep_apart(task: Task, answers: Iterable[str], ranked: Iterable[str]) -> No
             f"{both[0]} is an answer metric of {task.name} and a ranking metric.",
             "Rename the answer metric, or do not ask for the ranking metric.",
         )
-
-
-def asked_rows(path: Path, ids: Sequence[str]) -> Iterator[tuple[str, Row | None]]:
-    """Every asked question with its row, in the order of the file; ``None``: it has none.
-
-    Rows of other questions are passed over; a question's first row counts.
-    """
-    left = dict.fromkeys(ids)
-    for row in _rows(path):
-        if row.id in left:
-            del left[row.id]
-            yield row.id, None if row.counts.get("not_in_file") else row
-    yield from ((query_id, None) for query_id in left)
-
-
-def _rows(path: Path) -> Iterator[Row]:
-    """The rows of a file, if it is there, but for a torn last line."""
-    if not path.exists():
-        return
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                row = parse_row(line)
-                wrong = _wrong(row)
-            except ValueError as error:
-                wrong = str(error)
-            if wrong:
-                raise HarnessError(
-                    f"{path}:{number}: {wrong}.",
-                    "Delete that line and run the same command again: it asks anew.",
-                )
-            yield row
-
-
-def _wrong(row: Row) -> str:
-    """What no run could have written, in words; empty if all is well."""
-    documents = [hit.id for hit in row.hits]
-    texts: list[object] = [row.id, row.error, row.stop, *documents]
-    places: list[object] = []
-    if row.answer is not None:
-        texts += [row.answer.text, *(part for each in row.answer.triples or () for part in each)]
-        for evidence in row.answer.evidence or ():
-            texts.append(evidence.doc_id)
-            places += [evidence.sentence, *(evidence.span or ())]
-    if not set(map(type, texts)) <= {str}:
-        return "an id or a text in it is no string"
-    if not set(map(type, places)) <= {int, type(None)}:
-        return "a place in its evidence is no number"
-    if len(set(documents)) < len(documents):
-        return "it ranks a document twice"
-    return "" if isinstance(row.counts, dict) else "its counts are no object"
 
 
 def _given(path: Path, entry: Mapping[str, Any], ids: Sequence[str]) -> Given:
