@@ -96,7 +96,20 @@ class Task(Protocol):
 
 
 class System:
-    """Documents the methods a system may have; nobody needs to inherit from it."""
+    """Documents the methods a system may have; nobody needs to inherit from it.
+
+    A system is given no gold, no task name and no native id. The paths it is given are not a
+    sandbox: one that walks the disk can find what lies there.
+    """
+
+    independent: bool
+    """A question's result does not depend on its batch: only what is missing is asked again."""
+    deterministic: bool
+    """False: noted in the run's manifest."""
+    needs_pool: bool
+    """It only reranks: not to be put first in the corpus setting."""
+    index_options: tuple[str, ...]
+    """The options that its index depends on; all, if it does not say."""
 
     on_progress: Callable[[int, int], None]
     """Set by the runner before `build`: tells (done, total)."""
@@ -111,14 +124,19 @@ class System:
     def open(self, corpus: Corpus, folder: Path | None, brief: Brief) -> None:
         """Get ready to serve; ``folder`` is what `build` wrote, read-only."""
 
-    def retrieve(self, queries: Sequence[Query], k: int) -> Sequence[Sequence[Hit]]:
-        """At most ``k`` hits a query, by non-increasing score, inside ``query.pool`` if closed."""
+    def retrieve(self, queries: Sequence[Query], k: int) -> Sequence[Sequence[Hit] | Reply]:
+        """At most ``k`` hits a query, by non-increasing score, inside ``query.pool`` if closed.
+
+        ``k`` is the pipeline's depth, or the largest pool of the batch. A `Reply` carries hits
+        with more to say (``counts``, ``extras``).
+        """
         raise NotImplementedError
 
     def answer(
         self, queries: Sequence[Query], documents: Sequence[Sequence[Document]]
-    ) -> Sequence[Reply | Answer | str]:
-        """One answer a query from the passages to read, best first."""
+    ) -> Sequence[Reply | Answer | str | Exception]:
+        """One answer a query from the passages to read, best first; an exception in a query's
+        place is that query's error. (One that is raised makes the batch be asked one by one.)"""
         raise NotImplementedError
 
     def solve(self, queries: Sequence[Query], k: int) -> Sequence[Reply]:

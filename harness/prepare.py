@@ -109,7 +109,11 @@ def _publish(about: dict[str, Any], version: str, split: str, work: Path, home: 
     _save_json(work / "task" / "about.json", about)
     _place(work / "corpus", home.parent / "corpora" / about["corpus"])
     folder = _place(work / "task", home / about["fingerprint"])
-    current = {"fingerprint": about["fingerprint"], "version": version}
+    current = {
+        "fingerprint": about["fingerprint"],
+        "version": version,
+        "limit": about["limit"],
+    }
     _save_json(home / f"{split}.json", current)
     return folder
 
@@ -366,7 +370,8 @@ def prepared(spelled: Spelled, task: Task, split: str, data: Path = DATA) -> Pat
     if pointer.exists():
         current = json_value(pointer)
         folder: Path = pointer.parent / current["fingerprint"]
-        if current["version"] == _version(task) and (folder / "about.json").exists():
+        fresh = current["version"] == _version(task) and not (task.offline and current["limit"])
+        if fresh and (folder / "about.json").exists():
             return folder
     if task.offline:
         return prepare(str(spelled), None, split, data=data)

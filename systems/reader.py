@@ -52,6 +52,7 @@ class Reader:
         self.api_key_env, self.tries = api_key_env, tries
         self.max_input_tokens, self.system_prompt = max_input_tokens, system_prompt
         self.deterministic = not endpoint
+        self.independent = bool(endpoint)
 
     def files(self) -> Sequence[Path]:
         return [] if self.endpoint else [model_folder(self.model, self.revision)]
@@ -81,9 +82,25 @@ class Reader:
 
     def answer(
         self, queries: Sequence[Query], documents: Sequence[Sequence[Document]]
-    ) -> list[Reply]:
+    ) -> Sequence[Reply | HarnessError]:
         """One reply a question; ``read`` are the passages that fitted, ``counts`` the tokens and
-        the passages that did not. `HarnessError` if a question does not fit without any."""
+        the passages that did not. `HarnessError` if a question does not fit without any.
+
+        An endpoint is asked question by question: one that fails costs no other its tokens.
+        """
+        if not self.endpoint:
+            return self._answered(queries, documents)
+        return [self._tried(*each) for each in zip(queries, documents, strict=True)]
+
+    def _tried(self, query: Query, passages: Sequence[Document]) -> Reply | HarnessError:
+        try:
+            return self._answered([query], [passages])[0]
+        except HarnessError as error:
+            return error
+
+    def _answered(
+        self, queries: Sequence[Query], documents: Sequence[Sequence[Document]]
+    ) -> list[Reply]:
         asked = list(zip(queries, documents, strict=True))
         kept = [passages[: self._fitting(query, passages)] for query, passages in asked]
         prompts = [self._prompt(query, read) for query, read in zip(queries, kept, strict=True)]

@@ -16,6 +16,7 @@ from re import fullmatch
 from harness.data import HarnessError
 from harness.files import Numbered
 
+INSTALL = "pip install -c constraints.txt -e '.[hub]', or give your own copy with --from PATH."
 MEND = "Check the network, or give your own copy with --from PATH."
 
 
@@ -46,10 +47,7 @@ def fetch(hub: Hub, split: str) -> list[Path]:
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import HfHubHTTPError
     except ImportError:
-        raise HarnessError(
-            "the package datasets is not installed.",
-            "pip install -c constraints.txt -e '.[hub]', or give your own copy with --from PATH.",
-        ) from None
+        raise HarnessError("the package huggingface_hub is not installed.", INSTALL) from None
     try:
         return [
             Path(hf_hub_download(hub.id, name, repo_type="dataset", revision=hub.revision))
@@ -62,8 +60,10 @@ def fetch(hub: Hub, split: str) -> list[Path]:
 
 def names_of(hub: Hub, split: str) -> list[str]:
     """The files of a split inside the dataset's repository."""
-    import datasets
-
+    try:
+        import datasets
+    except ImportError:
+        raise HarnessError("the package datasets is not installed.", INSTALL) from None
     builder = datasets.load_dataset_builder(hub.id, hub.config or None, revision=hub.revision)
     listed = (builder.config.data_files or {}).get(hub.splits[split])
     if not listed:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from harness.data import Brief, Document, HarnessError, Hit, Query
+from harness.data import Brief, Document, HarnessError, Hit, Query, Reply
 from harness.run.stages import Station
 from systems.models import endpoint
 from systems.reader import Reader, extracted, prompt_text
@@ -139,6 +139,30 @@ def remote(served: Served, **options: Any) -> Reader:
     return reader
 
 
+def first(reader: Reader) -> HarnessError:
+    """What stands in the place of the first question's reply."""
+    (found,) = reader.answer(QUESTIONS[:1], [PASSAGES])
+    assert isinstance(found, HarnessError)
+    return found
+
+
+def test_one_refused_question_costs_no_other_its_answer(served: Served) -> None:
+    served.script = [(200, completion("one")), (400, "too long"), (200, completion("three"))]
+    reader = remote(served)
+    one, two, three = reader.answer([QUESTIONS[0]] * 3, [PASSAGES] * 3)
+    assert isinstance(one, Reply) and isinstance(three, Reply)
+    assert isinstance(two, HarnessError) and "too long" in str(two)
+    assert len(served.asked) == 3
+
+
+def test_a_lost_endpoint_gets_one_try_a_question(served: Served) -> None:
+    served.script = [(503, "gone")]
+    reader = remote(served, tries=2)
+    for _ in range(5):
+        first(reader)
+    assert len(served.asked) == 3 * 2 + 2 * 1
+
+
 def test_an_endpoint_is_asked_as_openai_says(served: Served) -> None:
     served.script = [(200, completion("Answer: Brno\nor so")), (200, completion(None, "length"))]
     reader = remote(served, system_prompt="Be brief.")
@@ -194,7 +218,7 @@ def test_a_busy_endpoint_is_asked_again(served: Served, status: int) -> None:
 def test_an_endpoint_that_stays_busy_is_an_error(served: Served) -> None:
     served.script = [(503, "busy")]
     with pytest.raises(HarnessError, match=r"127\.0\.0\.1.* failed 2 times.*status 503"):
-        remote(served, tries=2).answer(QUESTIONS[:1], [PASSAGES])
+        raise first(remote(served, tries=2))
     assert len(served.asked) == 2
 
 
@@ -202,14 +226,14 @@ def test_an_unreachable_endpoint_is_an_error(served: Served) -> None:
     reader = Reader("m", "http://127.0.0.1:9/v1", tries=2)
     reader.open(None, None, brief())  # type: ignore[arg-type]
     with pytest.raises(HarnessError, match=r"127\.0\.0\.1:9.* failed 2 times.*refused"):
-        reader.answer(QUESTIONS[:1], [PASSAGES])
+        raise first(reader)
 
 
 @pytest.mark.parametrize("status", [307, 302, 400, 401, 404])
 def test_a_refusal_is_final(served: Served, status: int) -> None:
     served.script = [(status, "no such model")]
     with pytest.raises(HarnessError, match=f"refused with status {status}.*no such model"):
-        remote(served).answer(QUESTIONS[:1], [PASSAGES])
+        raise first(remote(served))
     assert len(served.asked) == 1
 
 
@@ -219,7 +243,7 @@ def test_a_refusal_is_final(served: Served, status: int) -> None:
 def test_what_is_no_completion_is_an_error(served: Served, body: str) -> None:
     served.script = [(200, body)]
     with pytest.raises(HarnessError, match="not with a chat completion"):
-        remote(served).answer(QUESTIONS[:1], [PASSAGES])
+        raise first(remote(served))
 
 
 def test_the_key_is_sent_and_shown_nowhere(
@@ -245,7 +269,7 @@ def test_the_key_is_sent_and_shown_nowhere(
         assert key not in text
     monkeypatch.setenv("ACME_KEY", f"{key}\nX-Other: 1")
     with pytest.raises(HarnessError, match="ACME_KEY") as caught:
-        reader.answer(QUESTIONS[:1], [PASSAGES])
+        raise first(reader)
     assert key not in str(caught.value)
 
 

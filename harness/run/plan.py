@@ -58,7 +58,8 @@ class Plan:
         total = about["questions"]
         asked = total if self.limit is None else min(self.limit, total)
         part = f" (prepared with --limit {about['limit']})" if about["limit"] else ""
-        return f"{total} questions{part}, {asked} asked, {about['documents']} documents"
+        notes = "".join(f"\n    {count} {reason}" for reason, count in about["notes"].items())
+        return f"{total} questions{part}, {asked} asked, {about['documents']} documents{notes}"
 
 
 def make_plan(

@@ -208,7 +208,9 @@ class Known:
 
 
 def check_answer(reply: object) -> Reply:
-    """The one door for answers: text, an `Answer` or a `Reply` with one."""
+    """The one door for answers: text, an `Answer` or a `Reply` with one; or why there is none."""
+    if isinstance(reply, Exception):
+        raise Misbehaviour(str(reply) or type(reply).__name__)
     if isinstance(reply, str):
         reply = Answer(reply)
     if isinstance(reply, Answer):

@@ -33,6 +33,10 @@ class _NoRedirect(HTTPRedirectHandler):
     def redirect_request(self, *args: Any, **kwargs: Any) -> None: ...
 
 
+GIVE_UP = 3
+"""Requests lost in a row after which an endpoint gets one try a request, until it answers."""
+
+
 class Endpoint:
     """Chat completions at ``url`` by the served ``model``; the same calls as `CausalLM`.
 
@@ -46,6 +50,7 @@ class Endpoint:
         self.url = f"{checked_url(url)}/chat/completions"
         self.model, self.key_env, self.tries, self.seed = model, key_env, tries, seed
         self._opener = build_opener(_NoRedirect)
+        self._lost = 0
 
     def count(self, prompt: Prompt) -> int:
         """An estimate of a prompt's tokens."""
@@ -87,13 +92,15 @@ class Endpoint:
         if key:
             headers["Authorization"] = f"Bearer {key}"
         why = ""
-        for attempt in range(self.tries):
+        tries = self.tries if self._lost < GIVE_UP else 1
+        for attempt in range(tries):
             if attempt:
                 time.sleep(BACKOFF * 2 ** (attempt - 1))
             try:
                 request = Request(self.url, body, headers)
                 with self._opener.open(request, timeout=TIMEOUT) as reply:
                     found: bytes = reply.read()
+                    self._lost = 0
                     return found
             except HTTPError as error:
                 why = f"status {error.code}"
@@ -101,8 +108,9 @@ class Endpoint:
                     raise self._refused(error, key) from None
             except (OSError, http.client.HTTPException) as error:
                 why = str(getattr(error, "reason", error)) or type(error).__name__
+        self._lost += 1
         raise HarnessError(
-            f"{self.url} failed {self.tries} times, the last time with: {why}.",
+            f"{self.url} failed {tries} times, the last time with: {why}.",
             "Check that it serves, then run again.",
         )
 
