@@ -158,6 +158,7 @@ def test_a_split_that_the_hub_lacks_needs_a_copy() -> None:
 
 
 def test_broken_files_are_one_sentence(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="needs the hub extra")
     whole = gzip.compress(b"".join(b'{"n":%d}\n' % n for n in range(20_000)))
     (tmp_path / "cut.jsonl.gz").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "no.jsonl.gz").write_bytes(b"plain text")

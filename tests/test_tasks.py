@@ -204,7 +204,7 @@ each_shape = pytest.mark.parametrize(
 def test_hub_shape_and_official_file_give_the_same_question(
     tmp_path: Path, name: str, row: Row, official: Callable[[Path], Path]
 ) -> None:
-    import datasets
+    datasets = pytest.importorskip("datasets", reason="needs the hub extra")
 
     path = official(tmp_path / "official")
     lines(tmp_path / "jsonl" / "validation.jsonl", row)
@@ -726,7 +726,7 @@ def test_a_passage_keeps_its_tabs(tmp_path: Path) -> None:
 @pytest.fixture
 def hub_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A dataset's repository as a folder, which stands for the hub."""
-    import datasets
+    datasets = pytest.importorskip("datasets", reason="needs the hub extra")
     import huggingface_hub
 
     shard = tmp_path / "distractor" / "validation-00000-of-00001.parquet"
@@ -758,7 +758,7 @@ def test_the_hubs_files_are_found_and_streamed(hub_copy: Path) -> None:
 
 
 def test_no_network_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
+    datasets = pytest.importorskip("datasets", reason="needs the hub extra")
 
     def fails(*_: Any, **__: Any) -> Any:
         raise ConnectionError("Couldn't reach the Hub\nmore")
