@@ -87,6 +87,9 @@ def run(
             f"cannot write {error.filename or folder}: {error.strerror or error}.",
             "Free some room or mend it, then run the same command: finished rows are kept.",
         ) from error
+    if failures:
+        mend = f"Mend it and run the same command, or `python -m harness score {folder}`."
+        failures.append(HarnessError(f"what was finished is in {folder}.", mend))
     raise_together(failures)
     return folder
 

@@ -11,7 +11,7 @@ import fcntl
 import os
 import socket
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -245,17 +245,32 @@ def asked_rows(path: Path, ids: Sequence[str]) -> Iterator[tuple[str, Row | None
 def one_writer(folder: Path) -> Iterator[None]:
     """Hold a run folder against other processes; the system lets go of it when we die."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as lock:
+    path = folder / ".lock"
+    with _locked(path) as lock:
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        lock.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _locked(path: Path) -> IO[str]:
+    """The open file of a lock that is ours, and that no earlier holder has just removed."""
+    while True:
+        lock = path.open("a+")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
+            holder = lock.read().strip() or "another process"
+            lock.close()
             raise HarnessError(
-                f"{folder} is being written by {lock.read().strip() or 'another process'}.",
+                f"{path.parent} is being written by {holder}.",
                 "Wait for it, stop it, or choose another folder with --out.",
             ) from None
-        lock.seek(0)
-        lock.truncate()
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-        lock.flush()
-        yield
+        with suppress(FileNotFoundError):
+            if os.path.samestat(path.stat(), os.fstat(lock.fileno())):
+                return lock
+        lock.close()
