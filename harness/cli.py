@@ -11,11 +11,14 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from harness.data import HarnessError, raise_together
+
+if TYPE_CHECKING:
+    from harness.run.plan import Plan
 
 TASKS = ("mini-hotpotqa", "mini-musique", "mini-2wikimultihopqa", "mini-triviaqa", "mini-msmarco")
 SYSTEMS = ("random", "bm25", "bm25:k1=0.9,b=0.4")
@@ -115,9 +118,7 @@ def run(
     The same command again finishes what is missing or errored. Without options: five mini
     tasks, offline.
     """
-    from harness.run import runner
     from harness.run.plan import make_plan
-    from harness.run.progress import told
 
     mistakes = _extra(context)
     try:
@@ -139,14 +140,31 @@ def run(
         mistakes.append(error)
     raise_together(mistakes)
     typer.echo(plan)
-    folder = runner.run(plan, out, data, told)
-    _show(folder, metric)
-    errors = runner.errored(folder)
-    for pipeline, what in errors.items():
+    raise typer.Exit(_carry_out(plan, out, data, metric))
+
+
+def _carry_out(plan: Plan, out: Path | None, data: Path, metrics: Sequence[str]) -> int:
+    """Run, show the tables, tell what went wrong; returns the exit code."""
+    from harness.run import runner
+    from harness.run.progress import told
+
+    code = 0
+    try:
+        folder = runner.run(plan, out, data, told)
+    except runner.Unfinished as error:
+        folder, code = error.folder, 2
+        _complain(error)
+    _show(folder, metrics)
+    for pipeline, what in runner.errored(folder, plan).items():
         typer.echo(f"{pipeline}: {what}", err=True)
+        code = code or 3
     typer.echo(folder)
-    if errors:
-        raise typer.Exit(3)
+    return code
+
+
+def _complain(error: HarnessError) -> None:
+    for sentence in error.sentences:
+        print(f"harness: {sentence}", file=sys.stderr)
 
 
 def _extra(context: typer.Context) -> list[HarnessError]:
@@ -236,8 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = command(words, prog_name="harness", standalone_mode=False)
     except HarnessError as error:
-        for sentence in error.sentences:
-            print(f"harness: {sentence}", file=sys.stderr)
+        _complain(error)
         return 2
     except typer.Exit as stop:
         return stop.exit_code

@@ -33,6 +33,8 @@ from harness.files import json_value, reading
 from harness.spelling import Spelled, parse_spelled
 
 DATA = Path(os.environ.get("HARNESS_DATA", "data"))
+HIGHEST = 10_000
+"""The highest grade: far larger ones overflow in trec_eval."""
 UNTEXTED = "untexted:"
 """Before the native id of a judged document that the corpus has no text of."""
 
@@ -273,6 +275,12 @@ def _with_ids(pooled: dict[str, Pooled], closed: bool) -> Iterator[tuple[Query, 
 
 
 def _gold(task: Task, raw: RawQuestion, relevance: dict[str, int]) -> Gold:
+    highest = max(relevance.values(), default=0)
+    if highest > HIGHEST:
+        raise HarnessError(
+            f"{raw.where}: {raw.id!r} has a document of grade {highest}.",
+            f"Grades are whole numbers up to {HIGHEST}.",
+        )
     return Gold(
         dict(sorted(relevance.items())) if any(grade > 0 for grade in relevance.values()) else {},
         raw.answers,

@@ -101,9 +101,9 @@ def create(kind: Kind, spelled: Spelled) -> Any:
         return cls(**options)
     except HarnessError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise HarnessError(
-            f"{spelled} cannot be made ({type(error).__name__}: {error}).", "Check its options."
+            f"{spelled} cannot be made ({described(error)}).", "Check its options."
         ) from error
 
 
@@ -148,6 +148,16 @@ def check_options(spelled: Spelled, cls: type) -> dict[str, Any]:
             )
     raise_together(mistakes)
     return values
+
+
+def described(error: BaseException) -> str:
+    """An exception of other people's code in one line, even if it cannot say what it is."""
+    name = type(error).__name__
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # noqa: BLE001  (it may raise anything)
+        text = ""
+    return f"{name}: {text}" if text else name
 
 
 def task(spelled: Spelled) -> Task:

@@ -46,8 +46,8 @@ class Toy(Task):
     ranking_metrics = ("nDCG@10", "R@2", "RR@10", "RR", "P@1", "AP")
     offline = True
 
-    def __init__(self, count: int = 40) -> None:
-        self.count = count
+    def __init__(self, count: int = 40, asks: str = "Answer briefly.") -> None:
+        self.count, self.instruction = count, asks
 
     def load(self, source: Path | None, split: str, limit: int | None) -> Loaded:
         return Loaded(toy_questions(self.count)[:limit])

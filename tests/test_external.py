@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import Toy, toy_questions
 
-from harness import api
-from harness.data import Document, HarnessError, Hit
+from harness import api, registry
+from harness.data import Document, HarnessError, Hit, Loaded
 from harness.run.store import read_rows
 from systems.external import Predictions, Trec
 
@@ -70,6 +72,57 @@ def test_native_ids_of_a_run_are_translated_and_its_score_is_that_of_the_ranking
     values = {(r.system, r.metric): r.value for r in api.records(folder)}
     assert values["trec:file=x.run.gz", "RR@10"] == pytest.approx((1 / 2 + 0) / 2)
     assert values["trec:file=x.run.gz@1", "RR@10"] == 0
+
+
+def test_ties_stand_as_in_trec_eval_in_32_bit_and_by_falling_native_id() -> None:
+    import pytrec_eval
+
+    folder = Path("beir")
+    folder.mkdir()
+    ids = [f"D{n}" for n in range(9)]
+    docs = "".join(json.dumps({"_id": d, "text": f"text {d}"}) + "\n" for d in ids)
+    (folder / "corpus.jsonl").write_text(docs)
+    queries = [f"Q{n}" for n in range(9)]
+    lines = "".join(json.dumps({"_id": q, "text": f"asks {q}"}) + "\n" for q in queries)
+    (folder / "queries.jsonl").write_text(lines)
+    qrels = {q: {ids[n]: 1} for n, q in enumerate(queries)}
+    judged = [f"{q}\t{d}\t1\n" for q, grades in qrels.items() for d in grades]
+    (folder / "qrels").mkdir()
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(judged))
+    run = {q: {d: 1 + n % 3 * 1e-9 + n % 2 for n, d in enumerate(ids)} for q in queries}
+    rows = [f"{q} Q0 {d} 1 {score!r} t\n" for q in queries for d, score in run[q].items()]
+    Path("x.run").write_text("".join(rows))
+    found = api.run(["jsonl:beir"], ["trec:file=x.run"])
+    api.score(found)
+    values = {r.metric: r.value for r in api.records(found)}
+    official = pytrec_eval.RelevanceEvaluator(qrels, {"map", "ndcg_cut_10"}).evaluate(run)
+    for name, theirs in (("AP", "map"), ("nDCG@10", "ndcg_cut_10")):
+        assert values[name] == pytest.approx(sum(official[q][theirs] for q in queries) / 9)
+
+
+def test_other_native_ids_are_another_key_for_results_from_outside() -> None:
+    registry.register("tasks", "renamed")(Renamed)
+    right = toy_questions()[0].answers[0]
+    Path("p.json").write_text(json.dumps({"first": right, "second": "no"}))
+    values = []
+    for name in ("first", "second"):
+        Renamed.first = name
+        api.prepare("renamed")
+        folder = api.run(["renamed"], ["predictions:file=p.json"], out="r")
+        api.score(folder)
+        values.append({r.metric: r.value for r in api.records(folder)}["EM"])
+    assert values[0] > values[1] == 0
+
+
+class Renamed(Toy):
+    """The toy task with another native id for its first question."""
+
+    name = "renamed"
+    first = ""
+
+    def load(self, source, split, limit):
+        one, *rest = toy_questions(3)
+        return Loaded([replace(one, id=self.first), *rest])
 
 
 def test_a_run_of_another_task_is_refused() -> None:

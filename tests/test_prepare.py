@@ -14,6 +14,7 @@ from conftest import Toy, toy_questions
 from harness import api, registry
 from harness.data import Brief, Candidate, Document, HarnessError, Hit, Loaded, Query, RawQuestion
 from harness.prepare import open_questions, read_about, read_gold
+from harness.score.results import CEILING
 from harness.spelling import parse_spelled
 
 
@@ -176,7 +177,18 @@ def test_judged_documents_without_text_count_in_the_ideal_ranking_only() -> None
     run = api.run(["given"], ["bm25"], setting="corpus")
     api.score(run)
     (value,) = [r.value for r in api.records(run) if r.metric == "nDCG@10"]
-    assert value == pytest.approx(1 / (1 + 1 / 1.584962500721156))
+    best = 1 / (1 + 1 / 1.584962500721156)
+    assert value == pytest.approx(best)
+    lines = [json.loads(line) for line in (run / "scores.jsonl").open()]
+    (ceiling,) = [line for line in lines if line["system"] == CEILING]
+    assert ceiling["metrics"]["nDCG@10"] == pytest.approx(best)
+    assert ceiling["metrics"]["R@2"] == 0.5
+
+
+def test_a_grade_beyond_all_measure_is_refused() -> None:
+    pool = (Candidate(Document("", "one"), 2**40),)
+    with pytest.raises(HarnessError, match="f:1: 'a' has a document of grade"):
+        prepare([RawQuestion("a", "Where?", pool, where="f:1")])
 
 
 def test_questions_are_grouped_by_the_gold_document_most_of_them_share() -> None:

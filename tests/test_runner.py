@@ -274,11 +274,12 @@ def test_a_changed_option_or_data_is_another_key() -> None:
             ("toy", "bm25", {"setting": "corpus"}),
             ("toy", "bm25@3", {}),
             ("toy", "bm25", {"seed": 1}),
+            ("toy:asks=Explain at length.", "bm25", {}),
         ]
     ):
         folder = api.run([task], [system], out=f"r{number}", **sizes)
         keys.add(json.loads((folder / "manifest.json").read_text())["pipelines"][0]["key"])
-    assert len(keys) == 8
+    assert len(keys) == 9
 
 
 def test_changed_source_is_another_key(tmp_path: Path, monkeypatch) -> None:

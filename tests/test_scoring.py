@@ -377,6 +377,7 @@ def test_what_scores_json_says_of_a_table() -> None:
         "limit": 5,
         "seed": 2,
         "questions": 5,
+        "lines": 15,
         "answer_metrics": ["EM", "F1"],
         "ranking_metrics": [*Toy.ranking_metrics, "RR@3"],
         "systems": {
@@ -385,6 +386,22 @@ def test_what_scores_json_says_of_a_table() -> None:
     }
     lines = [json.loads(line) for line in (folder / "scores.jsonl").open()]
     assert {line["sample"] for line in lines} == {sample_id}
+
+
+def test_scores_that_are_cut_off_are_not_shown() -> None:
+    folder = score(a_run((entry("one"), [first(query) for query in queries()])))
+    whole = (folder / "scores.jsonl").read_text()
+    lines = whole.splitlines(keepends=True)
+    for broken in ("", "".join(lines[:-1]), whole[:-9], "[]\n" + whole):
+        (folder / "scores.jsonl").write_text(broken)
+        with pytest.raises(HarnessError, match="broken or cut off"):
+            read_scores(folder)
+    (folder / "scores.jsonl").write_text(whole)
+    assert read_scores(folder)
+    for broken in ("[]", "{}", '{"tables": 5}', '{"tables": [{"sample": 1}]}'):
+        (folder / "scores.json").write_text(broken)
+        with pytest.raises(HarnessError, match="not scored yet"):
+            read_scores(folder)
 
 
 def test_gold_that_is_not_whole_is_told_so() -> None:

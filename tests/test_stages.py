@@ -87,6 +87,69 @@ def test_errors_end_with_exit_code_3_and_are_named(capsys) -> None:
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize("where", ["__init__", "open", "retrieve", "close"])
+@pytest.mark.parametrize("kind", ["os", "exit", "mute"])
+def test_whatever_a_system_raises_wherever_the_others_go_on(where: str, kind: str) -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise ValueError("cannot even say")
+
+    error = {"os": FileNotFoundError("weights.bin"), "exit": SystemExit(5), "mute": Mute()}[kind]
+
+    class Bad:
+        def __init__(self) -> None:
+            self.fail("__init__")
+
+        def fail(self, place: str) -> None:
+            if place == where:
+                raise error
+
+        def open(self, corpus, folder, brief) -> None:
+            self.fail("open")
+
+        def retrieve(self, queries, k):
+            self.fail("retrieve")
+            return [[] for _ in queries]
+
+        def close(self) -> None:
+            self.fail("close")
+
+    registry.register("systems", "bad")(Bad)
+    code = main(["run", "--task", "toy", "--system", "bad", "bm25", "--out", "r"])
+    assert code == (3 if where == "retrieve" else 2)
+    if where != "__init__":
+        assert {r.value for r in api.records("r") if r.system == "bm25" and r.metric == "RR"} == {1}
+
+
+def test_a_document_outside_the_corpus_is_foreign_too() -> None:
+    class Foreign:
+        def retrieve(self, queries, k):
+            return [[Hit("f" * 16, 1.0)] for _ in queries]
+
+    registry.register("systems", "foreign")(Foreign)
+    rows = _rows(api.run(["toy"], ["foreign"], setting="corpus"))
+    assert {row.error for row in rows} == {
+        "foreign: ranks ffffffffffffffff, which is not in the corpus"
+    }
+
+
+def test_errors_of_questions_that_are_not_asked_now_are_not_told_now() -> None:
+    broken = True
+
+    class Moody:
+        def retrieve(self, queries, k):
+            if broken:
+                raise RuntimeError("not today")
+            return [[Hit(d, 0.0) for d in q.pool] for q in queries]
+
+    registry.register("systems", "moody")(Moody)
+    command = ["run", "--task", "toy", "--out", "r", "--system"]
+    assert main([*command, "moody", "--limit", "20"]) == 3
+    broken = False
+    assert main([*command, "moody", "--limit", "5"]) == 0
+    assert main([*command, "bm25"]) == 0
+
+
 def test_wrong_number_of_results_is_the_fault_of_the_system() -> None:
     class Lazy:
         def retrieve(self, queries, k):

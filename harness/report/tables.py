@@ -38,7 +38,10 @@ BOUNDS = (FLOOR, CEILING)
 
 @dataclass(frozen=True)
 class Record:
-    """One cell: a metric of a system on a task, in 0..1, with its 95 % interval."""
+    """One cell: a metric of a system on a task, in 0..1, with its 95 % interval.
+
+    ``errors`` counts the missing questions too.
+    """
 
     task: str
     split: str
@@ -158,7 +161,7 @@ def _line(scores: Scores, system: str, rows: list[dict[str, Any]], run: str) -> 
             int((~np.isnan(values[:, c])).sum()),
             int(groups[c]),
             _gold(metric, rows) if metric in scores.ranking_metrics else "official",
-            ended["error"],
+            ended["error"] + ended["missing"],
         )
         for c, metric in enumerate(metrics)
     }

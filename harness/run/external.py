@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from harness.corpus import Corpus
 from harness.data import HarnessError, Hit, Reply
 from harness.prepare import native_documents, native_queries
@@ -14,7 +16,8 @@ NOT_IN_FILE = Reply(counts={"not_in_file": 1})
 
 
 def translate(outside: Mapping[str, Reply], folder: Path, corpus: Corpus) -> dict[str, Reply]:
-    """Replies by our query ids, hits in trec_eval's order (ties by falling native id).
+    """Replies by our query ids, hits in trec_eval's order: scores as 32-bit floats, ties by
+    falling native id.
 
     folder: the prepared task. Questions that the task does not have are left out; a file with
     none of its questions, or with documents that its corpus lacks, is a `HarnessError`.
@@ -41,7 +44,8 @@ def translate(outside: Mapping[str, Reply], folder: Path, corpus: Corpus) -> dic
 
 
 def _in_our_ids(reply: Reply, documents: Mapping[str, str]) -> Reply:
-    by_id = sorted(reply.hits, key=lambda hit: hit.id, reverse=True)
+    rounded = (Hit(hit.id, float(np.float32(hit.score))) for hit in reply.hits)
+    by_id = sorted(rounded, key=lambda hit: hit.id, reverse=True)
     ordered = sorted(by_id, key=lambda hit: -hit.score)
     hits = tuple(Hit(documents.get(hit.id, hit.id), hit.score) for hit in ordered)
     return Reply(reply.answer, hits, reply.raw)

@@ -15,6 +15,7 @@ from typing import Any
 from harness import manifest
 from harness.corpus import Corpus
 from harness.data import Brief, HarnessError
+from harness.registry import described
 from harness.run.progress import Advance, Progress
 from harness.spelling import Spelled
 
@@ -32,12 +33,11 @@ def open_system(
             index = _indexed(system, spelled, corpus, indexes, brief, progress)
         if hasattr(system, "open"):
             system.open(corpus, index, brief)
-    except (HarnessError, OSError):
+    except HarnessError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise HarnessError(
-            f"{spelled} cannot be started ({type(error).__name__}: {error}).",
-            "Check its options.",
+            f"{spelled} cannot be started ({described(error)}).", "Mend that or its options."
         ) from error
 
 
@@ -47,10 +47,9 @@ def close_system(system: Any, spelled: Spelled) -> None:
         return
     try:
         system.close()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise HarnessError(
-            f"{spelled} cannot be closed ({type(error).__name__}: {error}).",
-            "Its rows are kept.",
+            f"{spelled} cannot be closed ({described(error)}).", "Its rows are kept."
         ) from error
 
 

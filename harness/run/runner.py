@@ -19,15 +19,22 @@ from pathlib import Path
 from typing import Any
 
 from harness import manifest, registry
-from harness.data import Brief, HarnessError, Query, Questions, raise_together
-from harness.files import json_value
-from harness.prepare import DATA, natives_hash, open_questions, read_about, sample
+from harness.data import Brief, HarnessError, Mistakes, Query, Questions
+from harness.prepare import (
+    DATA,
+    natives_hash,
+    open_questions,
+    read_about,
+    read_lines,
+    sample,
+)
 from harness.run.external import translate
 from harness.run.indexes import close_system, open_system
 from harness.run.plan import Job, Plan
 from harness.run.progress import Progress, silent
 from harness.run.stages import Station
-from harness.run.store import RowFile, one_writer, read_rows
+from harness.run.store import RowFile, asked_rows, one_writer
+from harness.score.results import read_manifest
 from harness.spelling import Pipeline, Stage
 
 RUNS = Path("results/runs")
@@ -88,10 +95,16 @@ def run(
             "Free some room or mend it, then run the same command: finished rows are kept.",
         ) from error
     if failures:
-        mend = f"Mend it and run the same command, or `python -m harness score {folder}`."
-        failures.append(HarnessError(f"what was finished is in {folder}.", mend))
-    raise_together(failures)
+        raise Unfinished(failures, folder)
     return folder
+
+
+class Unfinished(Mistakes):
+    """Some stages could not be started; the rows of the other pipelines are in ``folder``."""
+
+    def __init__(self, failures: Sequence[HarnessError], folder: Path) -> None:
+        super().__init__(failures)
+        self.folder = folder
 
 
 def _name(plan: Plan) -> str:
@@ -159,7 +172,7 @@ def _parts(stage: Stage, work: Work, plan: Plan, after: Node | None) -> dict[str
 def _write_manifest(folder: Path, plan: Plan, works: Sequence[Work]) -> None:
     """Add this plan's pipelines to the run's manifest; write only if something changed."""
     path = folder / "manifest.json"
-    old = json_value(path) if path.exists() else {"pipelines": []}
+    old = read_manifest(folder) if path.exists() else {"pipelines": []}
     entries = {(e["task"], e["split"], e["setting"], e["system"]): e for e in old["pipelines"]}
     for work in works:
         for node in filter(lambda node: node.asked, work.nodes.values()):
@@ -257,7 +270,9 @@ def _save_parts(node: Node) -> None:
     node.folder.mkdir(parents=True, exist_ok=True)
     place = node.folder / "stage.json"
     if not place.exists():
-        place.write_text(json.dumps(dict(node.parts), indent=1) + "\n", encoding="utf-8")
+        part = place.with_suffix(".part")
+        part.write_text(json.dumps(dict(node.parts), indent=1) + "\n", encoding="utf-8")
+        part.replace(place)
 
 
 def _open(node: Node, work: Work, plan: Plan, data: Path, progress: Progress) -> Station:
@@ -279,14 +294,21 @@ def _open(node: Node, work: Work, plan: Plan, data: Path, progress: Progress) ->
     return Station(str(stage.system), system, corpus, stage.depth)
 
 
-def errored(folder: Path) -> dict[str, str]:
-    """Pipelines of a run with errored rows: how many, and the first error."""
-    entries = json_value(folder / "manifest.json")["pipelines"]
+def errored(folder: Path, plan: Plan) -> dict[str, str]:
+    """Pipelines with errors among the questions that the plan asks: how many, and the first."""
     found: dict[str, str] = {}
-    for entry in entries:
-        path = folder / entry["rows"]
-        errors = [row.error for row in (read_rows(path) if path.exists() else ()) if row.error]
-        if errors:
-            name = f"{entry['task']} {entry['system']}"
-            found[name] = f"{len(errors)} errors, first: {errors[0]}"
+    entries = read_manifest(folder)["pipelines"]
+    for job in plan.jobs:
+        every = [row["id"] for row in read_lines(job.folder / "queries.jsonl")]
+        ids = sample(every, plan.limit, plan.seed)
+        for entry in entries:
+            place = (str(job.spelled), job.split, job.setting)
+            ours = entry["system"] in map(str, plan.pipelines)
+            if place != (entry["task"], entry["split"], entry["setting"]) or not ours:
+                continue
+            rows = (row for _, row in asked_rows(folder / entry["rows"], ids))
+            errors = [row.error for row in rows if row is not None and row.error]
+            if errors:
+                name = f"{entry['task']} {entry['system']}"
+                found[name] = f"{len(errors)} errors, first: {errors[0]}"
     return found

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from harness.corpus import Corpus
 from harness.data import Answer, Evidence, HarnessError, Hit, Query, Reply, Row
-from harness.registry import capabilities
+from harness.registry import capabilities, described
 from harness.run.external import NOT_IN_FILE
 
 T = TypeVar("T")
@@ -72,11 +72,10 @@ class Station:
         """Ask for the batch; if that fails, ask one by one, so that only the culprit errs."""
         try:
             return self._ask(queries)
-        except Exception as error:  # noqa: BLE001  (a system may raise anything)
+        except (Exception, SystemExit) as error:  # noqa: BLE001  (a system may raise anything)
             if len(queries) == 1:
                 known = isinstance(error, Misbehaviour | HarnessError)
-                kind = "" if known else f"{type(error).__name__}: "
-                return [Misbehaviour(f"{kind}{error}".strip(": "))]
+                return [Misbehaviour(str(error) if known else described(error))]
             return [outcome for query in queries for outcome in self._served([query])]
 
     def _ask(self, queries: Sequence[Query]) -> list[Reply | Misbehaviour]:
@@ -210,7 +209,7 @@ class Known:
 def check_answer(reply: object) -> Reply:
     """The one door for answers: text, an `Answer` or a `Reply` with one; or why there is none."""
     if isinstance(reply, Exception):
-        raise Misbehaviour(str(reply) or type(reply).__name__)
+        raise Misbehaviour(str(reply) if isinstance(reply, HarnessError) else described(reply))
     if isinstance(reply, str):
         reply = Answer(reply)
     if isinstance(reply, Answer):

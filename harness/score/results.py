@@ -83,31 +83,29 @@ def present(folder: Path) -> dict[str, dict[str, Any]]:
 
 def read_scores(folder: Path) -> list[Scores]:
     """The scores of a run, a table each; `HarnessError` if there are none or rows changed since."""
-    again = f"`python -m harness score {folder}`."
+    again = f"Score it: `python -m harness score {folder}`."
     now = present(folder)
     try:
         heads = json.loads((folder / "scores.json").read_text(encoding="utf-8"))["tables"]
-    except (FileNotFoundError, ValueError):
-        raise HarnessError(f"{folder} is not scored yet.", f"Score it: {again}") from None
-    if {head["sample"]: head["systems"] for head in heads} != now:
-        raise HarnessError(f"{folder}: scores are older than the rows.", f"Score it again: {again}")
-    found = {
-        head["sample"]: Scores(
-            Sample.of(head),
-            head["questions"],
-            head["generated"],
-            tuple(head["answer_metrics"]),
-            tuple(head["ranking_metrics"]),
-            {},
-        )
-        for head in heads
-    }
+        found = {head["sample"]: _scores(head) for head in heads}
+        scored = {head["sample"]: head["systems"] for head in heads}
+        counts = {head["sample"]: head["lines"] for head in heads}
+    except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
+        raise HarnessError(f"{folder} is not scored yet.", again) from None
+    if scored != now:
+        raise HarnessError(f"{folder}: scores are older than the rows.", again)
     try:
         with (folder / "scores.jsonl").open(encoding="utf-8") as file:
             for line in map(json.loads, file):
                 found[line["sample"]].lines.setdefault(line["system"], []).append(line)
-    except (OSError, ValueError, KeyError):
-        raise HarnessError(
-            f"{folder / 'scores.jsonl'} is broken.", f"Score it again: {again}"
-        ) from None
+    except (OSError, ValueError, KeyError, TypeError):
+        counts.clear()
+    if {key: sum(map(len, each.lines.values())) for key, each in found.items()} != counts:
+        raise HarnessError(f"{folder / 'scores.jsonl'} is broken or cut off.", again)
     return list(found.values())
+
+
+def _scores(head: Mapping[str, Any]) -> Scores:
+    """A table of scores.json, its lines still to come."""
+    answers, ranked = tuple(head["answer_metrics"]), tuple(head["ranking_metrics"])
+    return Scores(Sample.of(head), head["questions"], head["generated"], answers, ranked, {})

@@ -83,7 +83,7 @@ def _write(
     """Write both files; scores.json last, so that it never vouches for half a scores.jsonl."""
     now = present(folder)
     part, index = folder / "scores.part", folder / "scores.json"
-    heads = []
+    heads: list[dict[str, Any]] = []
     with part.open("w", encoding="utf-8") as file:
         for asked, entries in tables.items():
             against = _reference(entries[-1], metrics)
@@ -96,11 +96,13 @@ def _write(
                     "answer_metrics": against.task.answer_metrics,
                     "ranking_metrics": against.ranked,
                     "systems": now[asked.digest],
+                    "lines": 0,
                 }
             )
             head = {name: heads[-1][name] for name in ("task", "split", "setting", "sample")}
             for line in _score_table(folder, entries, against):
                 file.write(json.dumps({**head, **line}, ensure_ascii=False) + "\n")
+                heads[-1]["lines"] += 1
     index.unlink(missing_ok=True)
     part.replace(folder / "scores.jsonl")
     part.write_text(json.dumps({"tables": heads}, indent=1, ensure_ascii=False), encoding="utf-8")
