@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.contract import Task, one_at_a_time
-from harness.data import HarnessError
-from harness.prepare import DATA, prepare
+from harness.data import DATA, HarnessError
+from harness.prepare import prepare
 from harness.registry import register
 from harness.report.tables import Record, records, report, tables
 from harness.run import runner

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from harness.data import HarnessError, raise_together
+from harness.data import DATA, HarnessError, raise_together
 
 if TYPE_CHECKING:
     from harness.run.plan import Plan
@@ -32,7 +32,6 @@ app = typer.Typer(
     help="Evaluate retrieval-augmented question answering: official scores, honest tables.",
 )
 Data = Annotated[Path, typer.Option(help="Where prepared data and indexes are kept.")]
-DATA = Path(os.environ.get("HARNESS_DATA", "data"))
 Runs = Annotated[list[Path], typer.Argument(help="Folders that run printed.")]
 Metrics = Annotated[
     list[str], typer.Option("--metric", help="Further ranking metrics, such as P@1 or nDCG@5.")
@@ -257,7 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain(error)
         return 2
     except typer.Exit as stop:
-        return stop.exit_code
+        code = stop.exit_code
     except typer.TyperException as error:
         if message := error.format_message():
             print(f"harness: {message.rstrip('.')}. --help shows all.", file=sys.stderr)

@@ -7,14 +7,18 @@ neither tells a system which task, split or native row it comes from.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from harness.corpus import Corpus
 
+DATA = Path(os.environ.get("HARNESS_DATA") or "data")
+"""Where prepared data and indexes are kept if nobody says otherwise."""
 GoldKind = Literal["official", "sparse", "graded", "distant"]
 
 

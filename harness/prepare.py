@@ -13,7 +13,6 @@ Everything is sorted by content, so permuted rows give the same bytes and the sa
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections import Counter
@@ -28,11 +27,10 @@ from uuid import uuid4
 from harness import manifest, registry
 from harness.contract import Setting, Task
 from harness.corpus import Corpus, Written, content_id, find_natives, write_corpus
-from harness.data import Document, Gold, HarnessError, Loaded, Query, Questions, RawQuestion
+from harness.data import DATA, Document, Gold, HarnessError, Loaded, Query, Questions, RawQuestion
 from harness.files import json_value, reading
 from harness.spelling import Spelled, parse_spelled
 
-DATA = Path(os.environ.get("HARNESS_DATA", "data"))
 HIGHEST = 10_000
 """The highest grade: far larger ones overflow in trec_eval."""
 UNTEXTED = "untexted:"

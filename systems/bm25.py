@@ -52,6 +52,10 @@ class BM25:
     ) -> None:
         if not (math.isfinite(k1) and k1 >= 0 and 0 <= b <= 1):
             raise HarnessError(f"bm25:k1={k1},b={b} is wrong.", "k1 is 0 or more, b in 0 to 1.")
+        if stemmer != "none" and stemmer not in _languages():
+            raise HarnessError(
+                f"bm25:stemmer={stemmer} is wrong.", f"Write none or {', '.join(_languages())}."
+            )
         self.settings: dict[str, Any] = {"k1": k1, "b": b, "method": method}
         self.stemmer = stemmer
         self.stopwords = stopwords
@@ -164,6 +168,13 @@ class BM25:
             return np.zeros(size, np.float32)
         scores: Scores = index.get_scores(words)
         return scores
+
+
+def _languages() -> list[str]:
+    """Those of the Snowball stemmers."""
+    import Stemmer
+
+    return sorted(Stemmer.algorithms())
 
 
 def _first(count: int, texts: Iterator[str]) -> list[str]:

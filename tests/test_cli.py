@@ -79,6 +79,7 @@ def test_all_mistakes_of_one_command_are_told_together(capsys) -> None:
         (["run", "--task", "toy", "--dtype", "int3"], "no dtype 'int3'"),
         (["run", "--task", "toy", "--device", "tpu"], "no device 'tpu'"),
         (["run", "--task", "toy", "--system", "bm25:k1=nan"], "k1=nan"),
+        (["run", "--task", "toy", "--system", "bm25:stemmer=klingon"], "stemmer=klingon"),
         (["run", "--task", "toy", "--system", "trec:x.run,file=y.run"], "gives file twice"),
         (["run", "--task", "toy", "--system", "bm25:k1=high"], "bm25:k1=high is wrong"),
         (["run", "--task", "toy", "--system", "trec"], "trec needs file="),

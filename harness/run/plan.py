@@ -13,8 +13,8 @@ from typing import Any
 
 from harness import registry
 from harness.contract import Setting, Task
-from harness.data import HarnessError, raise_together
-from harness.prepare import DATA, checked_split, prepared, read_about
+from harness.data import DATA, HarnessError, raise_together
+from harness.prepare import checked_split, prepared, read_about
 from harness.score.ranking import check_measures
 from harness.spelling import Pipeline, Spelled, parse_pipeline, parse_spelled, with_options
 

@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from harness import manifest, registry
-from harness.data import Brief, HarnessError, Mistakes, Query, Questions
+from harness.data import DATA, Brief, HarnessError, Mistakes, Query, Questions
 from harness.prepare import (
-    DATA,
     natives_hash,
     open_questions,
     read_about,
