@@ -32,7 +32,8 @@ import Stemmer
 from harness import api
 from harness.corpus import Corpus
 from harness.data import Hit
-from systems.bm25 import NUMBA_FROM, words_of
+from systems.bm25 import NUMBA_FROM
+from systems.passages import words_of
 
 DEPTH = 100
 

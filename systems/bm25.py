@@ -15,7 +15,8 @@ from typing import Any, Literal
 import numpy as np
 
 from harness.corpus import Corpus
-from harness.data import Brief, Document, HarnessError, Hit, Query
+from harness.data import Brief, HarnessError, Hit, Query
+from systems.passages import words_of
 from systems.ranking import Scores, corpus_hits, pool_hits
 
 NUMBA_FROM = 20_000
@@ -26,11 +27,6 @@ TIES = 64
 
 CHUNK = 20_000
 """Documents tokenised at a time."""
-
-
-def words_of(document: Document) -> str:
-    """What is indexed of a document."""
-    return f"{document.title} {document.text}" if document.title else document.text
 
 
 class BM25:

@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.corpus import Corpus
-from harness.data import Brief, Document, HarnessError, Hit, Query
+from harness.data import Brief, HarnessError, Hit, Query
 from systems.models.encoder import Encoder, Pooling, Vectors
 from systems.models.hub import library, model_folder
+from systems.passages import words_of
 from systems.ranking import pool_hits
 
 CHUNK = 2048
@@ -130,11 +131,6 @@ class Best(NamedTuple):
 
     places: Places
     scores: Scores
-
-
-def words_of(document: Document) -> str:
-    """What is encoded of a document, behind the prefix."""
-    return f"{document.title} {document.text}" if document.title else document.text
 
 
 def products(vectors: Stored, query: Vectors) -> Scores:
