@@ -172,7 +172,7 @@ def _write(task: Task, loaded: Loaded, work: Path) -> dict[str, Any]:
             query, gold = queries[query_id], golds[query_id]
             q.write(line := _line({"id": query.id, "text": query.text, "pool": query.pool}))
             fingerprint.update(line)
-            g.write(line := gold_line(query_id, gold, groups.get(query_id, query_id)))
+            g.write(line := _gold_line(query_id, gold, groups.get(query_id, query_id)))
             fingerprint.update(line)
             n.write(_line({"id": query_id, **natives_of[query_id]}))
     if wanted and written.merged:
@@ -311,7 +311,7 @@ def _line(row: dict[str, Any]) -> bytes:
     return json.dumps(kept, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
-def gold_line(query_id: str, gold: Gold, group: str) -> bytes:
+def _gold_line(query_id: str, gold: Gold, group: str) -> bytes:
     """One line of gold.jsonl."""
     return _line(
         {

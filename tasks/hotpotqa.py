@@ -6,13 +6,13 @@ Row shape: github.com/hotpotqa/hotpot, "Data Structure"; the hub nests the same 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from harness.contract import Task
-from harness.data import Answer, Example, Gold, Loaded, RawQuestion
+from harness.data import Answer, Gold, Loaded, RawQuestion
 from harness.score.answers import score_hotpotqa
 from tasks import shapes
 from tasks.hub import Hub
@@ -65,6 +65,4 @@ class HotpotQA(Task):
         """As hotpot_evaluate_v1.py; see `score_hotpotqa`."""
         return score_hotpotqa(answer, support, gold)
 
-    def examples(self, source: Path | None, seed: int) -> Iterator[Example]:
-        """From the train split; see `shapes.examples`."""
-        return shapes.examples(self.load(shapes.beside(source), "train", None).questions, seed)
+    examples = shapes.train_examples

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from harness import files
 from harness.contract import Task
-from harness.data import Candidate, Document, Example, GoldKind, HarnessError, Loaded, RawQuestion
+from harness.data import Candidate, Document, GoldKind, HarnessError, Loaded, RawQuestion
 from tasks import hub, jsonl, shapes
 from tasks.hub import Hub
 from tasks.shapes import field
@@ -84,9 +84,7 @@ class MSMarcoQA(Task):
             where=place,
         )
 
-    def examples(self, source: Path | None, seed: int) -> Iterator[Example]:
-        """From the train split; see `shapes.examples`."""
-        return shapes.examples(self.load(shapes.beside(source), "train", None).questions, seed)
+    examples = shapes.train_examples
 
 
 def _qa_rows(path: Path) -> files.Numbered:

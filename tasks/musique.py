@@ -7,7 +7,8 @@ have the id of their answerable row; here theirs ends in ``:unanswerable``.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,13 +17,12 @@ from harness.data import (
     Answer,
     Candidate,
     Document,
-    Example,
     Gold,
     HarnessError,
     Loaded,
     RawQuestion,
 )
-from harness.score.answers import musique_support, score_musique
+from harness.score.answers import score_musique
 from tasks import shapes
 from tasks.hub import Hub
 from tasks.shapes import field
@@ -97,13 +97,13 @@ class MuSiQue(Task):
         gold: Gold,
     ) -> dict[str, float]:
         """As evaluate_v1.0.py; support is compared by paragraph, here the document's id."""
-        scores = score_musique(answer, None, gold)
-        if gold.answerable and answer.evidence is not None:
-            relevant = {doc_id for doc_id, grade in gold.relevance.items() if grade > 0}
-            named = {evidence.doc_id for evidence in answer.evidence}
-            scores["Support-F1"] = musique_support(named, relevant).f1
+        relevant = tuple((doc_id, 0) for doc_id, grade in gold.relevance.items() if grade > 0)
+        named = answer.evidence
+        paragraphs = None if named is None else [(each.doc_id, 0) for each in named]
+        scores = score_musique(answer, paragraphs, replace(gold, sentences=relevant))
+        scores.pop("SP-EM", None)  # the script does not report it
+        if "SP-F1" in scores:
+            scores["Support-F1"] = scores.pop("SP-F1")
         return scores
 
-    def examples(self, source: Path | None, seed: int) -> Iterator[Example]:
-        """From the train split; see `shapes.examples`."""
-        return shapes.examples(self.load(shapes.beside(source), "train", None).questions, seed)
+    examples = shapes.train_examples

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from harness import files
+from harness.contract import Task
 from harness.corpus import content_id
 from harness.data import Candidate, Document, Example, HarnessError, Loaded, RawQuestion
 from tasks import hub
@@ -235,6 +236,11 @@ def examples(questions: Iterable[RawQuestion], seed: int) -> Iterator[Example]:
             yield _example(_drawn(waiting, rng))
     while waiting:
         yield _example(_drawn(waiting, rng))
+
+
+def train_examples(task: Task, source: Path | None, seed: int) -> Iterator[Example]:
+    """`Task.examples` of a task with a train split: its questions, see `examples`."""
+    return examples(task.load(beside(source), "train", None).questions, seed)
 
 
 def _drawn(waiting: list[RawQuestion], rng: random.Random) -> RawQuestion:

@@ -21,7 +21,6 @@ from harness.data import (
     Answer,
     Candidate,
     Document,
-    Example,
     Gold,
     HarnessError,
     Loaded,
@@ -106,9 +105,7 @@ class TriviaQA(Task):
         """As triviaqa_evaluation.py; see `score_triviaqa`."""
         return score_triviaqa(answer, support, gold)
 
-    def examples(self, source: Path | None, seed: int) -> Iterator[Example]:
-        """From the train split; see `shapes.examples`."""
-        return shapes.examples(self.load(shapes.beside(source), "train", None).questions, seed)
+    examples = shapes.train_examples
 
 
 class TriviaQALong(TriviaQA):

@@ -8,7 +8,7 @@ v1.1; without that file they have one form each, and the notes say so.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from harness import files
 from harness.contract import Task
 from harness.data import (
     Answer,
-    Example,
     Gold,
     GoldTriple,
     HarnessError,
@@ -97,9 +96,7 @@ class TwoWiki(Task):
         """As 2wikimultihop_evaluate_v1.1.py; see `score_2wikimultihopqa`."""
         return score_2wikimultihopqa(answer, support, gold)
 
-    def examples(self, source: Path | None, seed: int) -> Iterator[Example]:
-        """From the train split; see `shapes.examples`."""
-        return shapes.examples(self.load(shapes.beside(source), "train", None).questions, seed)
+    examples = shapes.train_examples
 
 
 def _aliases_beside(paths: Sequence[Path]) -> list[Path]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from reading import INSTRUCTION, PASSAGES, QUESTIONS, brief
 
 from harness import registry
 from harness.data import Brief, Document, HarnessError, Hit, Query
@@ -20,23 +21,6 @@ transformers = pytest.importorskip("transformers", reason="needs the models extr
 import tiny_models  # noqa: E402
 
 from systems.models.language import CausalLM  # noqa: E402
-
-QUESTIONS = [
-    Query("q1", "which river flows past the tower?"),
-    Query("q2", "where?"),
-    Query("q3", "who built what, when and where was Mira Kolen born, and who lived near it?"),
-]
-PASSAGES = [
-    Document("d1", "The tower was built by Mira Kolen.", "Tower"),
-    Document("d2", "Mira Kolen was born in Brno."),
-    Document("d3", "The Morava flows past the tower of Ostrava in the year 1874.", "Morava"),
-]
-INSTRUCTION = "Answer the question in a few words."
-
-
-def brief(tokens: int = 6) -> Brief:
-    return Brief(INSTRUCTION, max_new_tokens=tokens, seed=3)
-
 
 KINDS = list(tiny_models.LANGUAGE)
 

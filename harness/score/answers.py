@@ -247,19 +247,30 @@ def _em_and_f1(prefix: str, overlap: Overlap) -> dict[str, float]:
     return {f"{prefix}EM": overlap.em, f"{prefix}F1": overlap.f1}
 
 
-def score_hotpotqa(answer: Answer, support: Support | None, gold: Gold) -> dict[str, float]:
-    """EM, F1, Precision, Recall and the same under ``SP-`` and ``Joint-``, in 0..1.
-
-    support: (title, sentence) pairs, or None if the system gave none: no SP and no Joint then.
-    """
+def _answer_and_support(
+    answer: Answer,
+    support: Support | None,
+    gold: Gold,
+    compare: Callable[[Support, Support], Overlap],
+) -> tuple[dict[str, float], list[Overlap]]:
+    """What HotpotQA and 2Wiki share: scores by name, and the parts that could be filled."""
     scores: dict[str, float] = {}
     parts: list[Overlap] = []
     if gold.answers:
         parts.append(against(hotpotqa_answer, answer.text, gold.answers))
         scores |= _named("", parts[-1])
     if support is not None and gold.sentences is not None:
-        parts.append(hotpotqa_support(support, gold.sentences))
+        parts.append(compare(support, gold.sentences))
         scores |= _named("SP-", parts[-1])
+    return scores, parts
+
+
+def score_hotpotqa(answer: Answer, support: Support | None, gold: Gold) -> dict[str, float]:
+    """EM, F1, Precision, Recall and the same under ``SP-`` and ``Joint-``, in 0..1.
+
+    support: (title, sentence) pairs, or None if the system gave none: no SP and no Joint then.
+    """
+    scores, parts = _answer_and_support(answer, support, gold, hotpotqa_support)
     return scores | _named("Joint-", joint(*parts)) if len(parts) == 2 else scores
 
 
@@ -268,14 +279,7 @@ def score_2wikimultihopqa(answer: Answer, support: Support | None, gold: Gold) -
 
     Joint is over answer, support and evidence: a system without triples has none.
     """
-    scores: dict[str, float] = {}
-    parts: list[Overlap] = []
-    if gold.answers:
-        parts.append(against(hotpotqa_answer, answer.text, gold.answers))
-        scores |= _named("", parts[-1])
-    if support is not None and gold.sentences is not None:
-        parts.append(wiki2_support(support, gold.sentences))
-        scores |= _named("SP-", parts[-1])
+    scores, parts = _answer_and_support(answer, support, gold, wiki2_support)
     if answer.triples is not None and gold.triples is not None:
         parts.append(wiki2_evidence(answer.triples, gold.triples))
         scores |= _named("Evi-", parts[-1])
