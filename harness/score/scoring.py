@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -70,8 +71,10 @@ def score(folder: Path | str, metrics: Sequence[str] = ()) -> Path:
     try:
         _write(folder, entries, metrics)
     except OSError as error:
+        with suppress(OSError):
+            (folder / "scores.part").unlink(missing_ok=True)
         raise HarnessError(
-            f"cannot score {folder}: {error.strerror or error} ({error.filename}).",
+            f"cannot score {folder}: {error.strerror or error}.",
             "Mend that and score again; the rows are as they were.",
         ) from error
     return folder
