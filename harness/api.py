@@ -15,7 +15,10 @@ from harness.contract import Task, one_at_a_time
 from harness.data import DATA, HarnessError
 from harness.prepare import prepare
 from harness.registry import register
+from harness.report.latency import Latency
+from harness.report.latency import records as latencies
 from harness.report.tables import Record, records, report, tables
+from harness.run import latency as timing
 from harness.run import runner
 from harness.run.plan import Plan, make_plan
 from harness.run.progress import Progress, silent
@@ -23,9 +26,12 @@ from harness.score.scoring import score
 
 __all__ = [
     "HarnessError",
+    "Latency",
     "Plan",
     "Record",
     "Task",
+    "latencies",
+    "latency",
     "make_plan",
     "one_at_a_time",
     "prepare",
@@ -75,3 +81,44 @@ def run(
         batch_size=batch_size,
     )
     return runner.run(plan, Path(out) if out else None, Path(data), progress)
+
+
+def latency(
+    tasks: Sequence[str],
+    systems: Sequence[str],
+    *,
+    split: str | None = None,
+    setting: str | None = None,
+    questions: int = timing.FULL.questions,
+    rounds: int = timing.FULL.rounds,
+    patience: float = timing.FULL.patience,
+    seed: int = 0,
+    out: Path | str | None = None,
+    data: Path | str = DATA,
+    overrides: Sequence[str] = (),
+    device: str = "cpu",
+    dtype: str = "float32",
+    progress: Progress = silent,
+) -> Path:
+    """Measure every pipeline's latency on every task; returns the folder that `latencies` and
+    `report` read.
+
+    questions: timed in each round, one at a time
+    rounds:    fresh processes a pipeline; systems must be importable there
+    patience:  seconds that opening a pipeline, or one question, may take
+    The other parameters are those of `run`. Raises `HarnessError`, before anything starts, with
+    all mistakes at once; a pipeline that fails is told in its record.
+    """
+    plan = make_plan(
+        tasks,
+        systems,
+        split=split,
+        setting=setting,
+        overrides=overrides,
+        data=Path(data),
+        seed=seed,
+        device=device,
+        dtype=dtype,
+    )
+    protocol = timing.Protocol(questions, rounds, patience=patience)
+    return timing.latency(plan, protocol, Path(out) if out else None, Path(data), progress)

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -18,6 +19,7 @@ import typer
 from harness.data import DATA, HarnessError, raise_together
 
 if TYPE_CHECKING:
+    from harness.run.latency import Protocol
     from harness.run.plan import Plan
 
 TASKS = ("mini-hotpotqa", "mini-musique", "mini-2wikimultihopqa", "mini-triviaqa", "mini-msmarco")
@@ -41,14 +43,16 @@ LENIENT = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(help="tasks or systems; both if left out.")] = "",
+    what: Annotated[
+        str, typer.Argument(help="tasks, systems or recipes; the first two if left out.")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Show the tasks and systems that can be named, with their options."""
+    """Show the tasks, systems and recipes that can be named, with their options."""
     from harness.listing import listing, text
 
-    if what not in ("", "tasks", "systems"):
-        raise HarnessError(f"there is no list of {what!r}.", "Say tasks or systems.")
+    if what not in ("", "tasks", "systems", "recipes"):
+        raise HarnessError(f"there is no list of {what!r}.", "Say tasks, systems or recipes.")
     found = listing(["tasks", "systems"] if not what else [what])
     typer.echo(json.dumps(found, indent=1) if as_json else text(found))
 
@@ -110,16 +114,22 @@ def run(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     batch_size: Annotated[int, typer.Option(min=1, help="Questions a batch.")] = 32,
+    latency: Annotated[
+        str | None,
+        typer.Option(help="none, short (the first task, few questions) or full: measure it too."),
+    ] = None,
     data: Data = DATA,
 ) -> None:
     """Run pipelines on tasks, score them and show the tables; its folder is the last line.
 
     The same command again finishes what is missing or errored. Without options: five mini
-    tasks, offline.
+    tasks, offline, and a short look at latency.
     """
     from harness.run.plan import make_plan
 
     mistakes = _extra(context)
+    bare = task == list(TASKS) and system == list(SYSTEMS)
+    protocol = _protocol(latency or ("short" if bare else "none"), mistakes)
     try:
         plan = make_plan(
             task,
@@ -139,22 +149,39 @@ def run(
         mistakes.append(error)
     raise_together(mistakes)
     typer.echo(plan)
-    raise typer.Exit(_carry_out(plan, out, data, metric))
+    raise typer.Exit(_carry_out(plan, out, data, metric, protocol))
 
 
-def _carry_out(plan: Plan, out: Path | None, data: Path, metrics: Sequence[str]) -> int:
+def _protocol(name: str, mistakes: list[HarnessError]) -> Protocol | None:
+    """How much latency is measured along with a run, if any."""
+    from harness.run.latency import FULL, SHORT
+
+    known = {"none": None, "short": SHORT, "full": FULL}
+    if name not in known:
+        mistakes.append(HarnessError(f"--latency {name} is wrong.", f"Write {', '.join(known)}."))
+    return known.get(name)
+
+
+def _carry_out(
+    plan: Plan, out: Path | None, data: Path, metrics: Sequence[str], protocol: Protocol | None
+) -> int:
     """Run, show the tables, tell what went wrong; returns the exit code."""
-    from harness.run import runner
+    from harness.run import latency, runner
     from harness.run.progress import told
 
-    code = 0
+    if protocol:
+        raise_together(latency.unmeasurable(plan))
+    code, timed = 0, {}
     try:
         folder = runner.run(plan, out, data, told)
     except runner.Unfinished as error:
         folder, code = error.folder, 2
         _complain(error)
+    if protocol:
+        latency.latency(plan, protocol, folder, data, told)
+        timed = latency.failures(folder, plan)
     _show(folder, metrics)
-    for pipeline, what in runner.errored(folder, plan).items():
+    for pipeline, what in {**runner.errored(folder, plan), **timed}.items():
         typer.echo(f"{pipeline}: {what}", err=True)
         code = code or 3
     typer.echo(folder)
@@ -169,16 +196,19 @@ def _complain(error: HarnessError) -> None:
 def _extra(context: typer.Context) -> list[HarnessError]:
     """Words that no option took."""
     known = [name for parameter in context.command.params for name in parameter.opts]
-    return [_unknown_option(word, known) for word in context.args]
+    command = str(context.command.name)
+    return [_unknown_option(word, known, command) for word in context.args]
 
 
-def _unknown_option(word: str, known: Sequence[str]) -> HarnessError:
+def _unknown_option(word: str, known: Sequence[str], command: str) -> HarnessError:
     from difflib import get_close_matches
 
     name = word.partition("=")[0]
     close = get_close_matches(name, known, n=1)
     guess = f"Did you mean {close[0]}? " if close else ""
-    return HarnessError(f"run takes no {name!r}.", f"{guess}`python -m harness run --help`.")
+    return HarnessError(
+        f"{command} takes no {name!r}.", f"{guess}`python -m harness {command} --help`."
+    )
 
 
 def _show(folder: Path, metrics: Sequence[str]) -> None:
@@ -198,6 +228,75 @@ def _show(folder: Path, metrics: Sequence[str]) -> None:
             typer.echo(f"The rows are written but not scored: {error}", err=True)
             return
         typer.echo(report(folder))
+
+
+@app.command(context_settings=LENIENT)
+def latency(
+    context: typer.Context,
+    task: Annotated[list[str], typer.Option(help="Tasks, one or more.")] = [TASKS[0]],  # noqa: B006
+    system: Annotated[list[str], typer.Option(help="Pipelines, one or more.")] = list(SYSTEMS),  # noqa: B006
+    split: Annotated[
+        str | None, typer.Option(help="The split; each task's first if left out.")
+    ] = None,
+    setting: Annotated[
+        str | None, typer.Option(help="pool (each question's candidates) or corpus.")
+    ] = None,
+    questions: Annotated[int, typer.Option(min=1, help="Timed in each round.")] = 200,
+    rounds: Annotated[int, typer.Option(min=1, help="Fresh processes a pipeline.")] = 5,
+    seed: Annotated[int, typer.Option(help="Of the sample, of random and of decoding.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="A run's folder; else under results/runs.")
+    ] = None,
+    overrides: Annotated[
+        list[str], typer.Option("--set", help="stage.option=value, wherever the stage occurs.")
+    ] = [],  # noqa: B006
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    data: Data = DATA,
+) -> None:
+    """Measure how long pipelines take, one question at a time in fresh processes with one thread.
+
+    The same command again measures what is missing or failed. Needs no run before it.
+    """
+    from harness.run.latency import Protocol, unmeasurable
+    from harness.run.plan import make_plan
+
+    mistakes = _extra(context)
+    try:
+        plan = make_plan(
+            task,
+            system,
+            split=split,
+            setting=setting,
+            overrides=overrides,
+            data=data,
+            seed=seed,
+            device=device,
+            dtype=dtype,
+        )
+        mistakes += unmeasurable(plan)
+    except HarnessError as error:
+        mistakes.append(error)
+    raise_together(mistakes)
+    raise typer.Exit(_time(plan, Protocol(questions, rounds), out, data, as_json))
+
+
+def _time(plan: Plan, protocol: Protocol, out: Path | None, data: Path, as_json: bool) -> int:
+    """Measure, show the tables, tell what went wrong; returns the exit code."""
+    from harness.report.latency import as_json as values
+    from harness.report.latency import report
+    from harness.run.latency import failures, latency
+    from harness.run.progress import told
+
+    if not as_json:
+        typer.echo(replace(plan, limit=protocol.questions))
+    folder = latency(plan, protocol, out, data, told)
+    typer.echo(json.dumps(values(folder), indent=1) if as_json else f"{report(folder)}\n{folder}")
+    failed = failures(folder, plan)
+    for pipeline, what in failed.items():
+        typer.echo(f"{pipeline}: {what}", err=True)
+    return 3 if failed else 0
 
 
 @app.command()
@@ -224,6 +323,25 @@ def report(
             f"there is no format {style!r}.", f"Formats: {', '.join(get_args(Format))}."
         )
     typer.echo(report(runs, style))  # type: ignore[arg-type]
+
+
+@app.command()
+def train(
+    name: Annotated[str, typer.Argument(help="A recipe as list recipes spells it.")],
+    out: Annotated[Path, typer.Option(help="The checkpoint's folder.")],
+    seed: Annotated[int, typer.Option(help="Of the first weights and of the lessons.")] = 0,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Optimiser steps; the recipe's if left out.")
+    ] = None,
+) -> None:
+    """Train one of the shipped checkpoints again, from nothing, on one thread.
+
+    The same command again goes on where it was interrupted, and ends with the same weights.
+    """
+    from harness.run.progress import told
+    from harness.train import train
+
+    typer.echo(train(name, out, seed, steps, told))
 
 
 def spread(words: Sequence[str]) -> list[str]:

@@ -8,7 +8,8 @@ against their annotations.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import wraps
 from itertools import repeat
 from pathlib import Path
@@ -22,6 +23,7 @@ from harness.data import (
     Gold,
     GoldKind,
     Hit,
+    Lesson,
     Loaded,
     Query,
     Reply,
@@ -108,6 +110,9 @@ class System:
     """False: noted in the run's manifest."""
     needs_pool: bool
     """It only reranks: not to be put first in the corpus setting."""
+    world: str
+    """The version of the generated world that its checkpoint was made for, known once `files` was
+    called; empty: it serves any task. Its option ``model`` names another checkpoint."""
     index_options: tuple[str, ...]
     """The options that its index depends on; all, if it does not say."""
 
@@ -156,6 +161,64 @@ class System:
 
     def close(self) -> None:
         """Let go of what `open` took."""
+
+
+class Teacher(Protocol):
+    """A task whose train split is generated: it teaches the checkpoints of the recipes.
+
+    version: of the generator
+    """
+
+    version: str
+
+    def known_words(self) -> Sequence[str]:
+        """The words of its language that are not names."""
+        ...
+
+    def lesson(
+        self, world: str, rng: random.Random, size: int, kinds: Mapping[str, float]
+    ) -> Lesson:
+        """A lesson of ``size`` passages, drawn with ``rng`` from the train world of that name.
+
+        kinds: how often each kind of question is asked, relative to each other
+        """
+        ...
+
+
+class Recipe(Protocol):
+    """Makes a checkpoint, step by step; each step follows from the seed and the state before.
+
+    task:  spells the `Teacher`
+    steps: optimiser steps, unless somebody asks for another number
+    done:  steps done so far
+    """
+
+    task: str
+    steps: int
+    done: int
+
+    def __init__(self, teacher: Teacher, seed: int, steps: int) -> None: ...
+
+    def described(self) -> dict[str, Any]:
+        """What a checkpoint should say of itself: ``world``, the version of the generator, and
+        the settings of the recipe."""
+        ...
+
+    def step(self) -> dict[str, float]:
+        """Do one step; its figures, always the same ones."""
+        ...
+
+    def keep(self, path: Path, notes: str) -> None:
+        """Write all that the next step depends on, and ``notes``, to a file, in one go."""
+        ...
+
+    def resume(self, path: Path) -> str:
+        """Go back to what `keep` wrote; its notes."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write the checkpoint's files."""
+        ...
 
 
 def one_at_a_time(method: Callable[[Any, Query, Any], Any]) -> Callable[..., list[Any]]:

@@ -142,6 +142,22 @@ class Example:
     answer: str
 
 
+class Exercise(NamedTuple):
+    """A question of a `Lesson`: its answer, and the places of the passages that give it."""
+
+    question: str
+    answer: str
+    gold: tuple[int, ...]
+    kind: str
+
+
+class Lesson(NamedTuple):
+    """Passages of a generated train world, and questions that they answer."""
+
+    documents: Sequence[Document]
+    exercises: Sequence[Exercise]
+
+
 @dataclass(frozen=True, slots=True)
 class Brief:
     """What every stage of a task is told, the same for every system."""

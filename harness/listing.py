@@ -6,6 +6,7 @@ import inspect
 import platform
 import shutil
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +21,10 @@ NEEDS = {
         ("bm25s", "ir-measures", "pandas"),
         "pip install -c constraints.txt -e .",
     ),
-    "e5, reader": (("torch", "transformers"), "pip install -c constraints.txt -e '.[models]'"),
+    "e5, reader, rerankers": (
+        ("torch", "transformers"),
+        "pip install -c constraints.txt -e '.[models]'",
+    ),
     "prepare from the hub": (("datasets",), "pip install -c constraints.txt -e '.[hub]'"),
     "Mamba-2 CUDA kernels": (("mamba-ssm",), "pip install -e '.[cuda]' on Linux with CUDA"),
     "MS MARCO ROUGE and BLEU": (("spacy",), "pip install -c constraints.txt -e '.[msmarco]'"),
@@ -28,7 +32,7 @@ NEEDS = {
 
 
 def listing(kinds: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """Names, options and what to know of each task and system; why one cannot be loaded."""
+    """Names, options and what to know of each task, system and recipe; why one cannot be loaded."""
     return {
         kind: [_entry(cast(Kind, kind), name) for name in sorted(registry.table(cast(Kind, kind)))]
         for kind in kinds
@@ -36,6 +40,8 @@ def listing(kinds: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
 
 
 def _entry(kind: Kind, name: str) -> dict[str, Any]:
+    if kind == "recipes":  # to look at one is to load torch
+        return {"name": name, "options": {}}
     try:
         cls: Any = registry.find(kind, name)
     except HarnessError as error:
@@ -65,11 +71,11 @@ def text(found: dict[str, list[dict[str, Any]]]) -> str:
                 lines.append(f"  {entry['name']:<22} not usable: {entry['unusable']}")
                 continue
             options = ",".join(f"{key}={value}" for key, value in entry["options"].items())
-            more = (
-                ", ".join(entry["can"])
-                if kind == "systems"
-                else f"{'/'.join(entry['splits'])}; {'/'.join(entry['settings'])}"
-            )
+            more = {
+                "tasks": lambda e: f"{'/'.join(e['splits'])}; {'/'.join(e['settings'])}",
+                "systems": lambda e: ", ".join(e["can"]),
+                "recipes": lambda e: f"python -m harness train {e['name']} --out DIR",
+            }[kind](entry)
             lines.append(f"  {entry['name']:<22} {more}{f'; {options}' if options else ''}")
     return "\n".join(lines)
 
@@ -82,6 +88,8 @@ def diagnosis(data: Path) -> str:
         there = ", ".join(f"{p} {_version(p)}" for p in packages if _version(p))
         state = f"no: {', '.join(missing)} missing; {mend}" if missing else f"yes: {there}"
         lines.append(f"{use:<26} {state}")
+    shipped = import_module("systems.models.hub").shipped()
+    lines.append(f"{'shipped checkpoints':<26} {', '.join(shipped) or 'none'}")
     lines.append(f"{'GPU':<26} {_gpu()}")
     room = shutil.disk_usage(data if data.exists() else Path.cwd())
     lines.append(f"{'disk':<26} {room.free / 2**30:.0f} GiB free")

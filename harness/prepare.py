@@ -350,9 +350,14 @@ def read_about(folder: Path) -> dict[str, Any]:
     return about
 
 
+def corpus_folder(folder: Path) -> Path:
+    """Where the corpus of a prepared task is."""
+    return folder.parent.parent / "corpora" / str(read_about(folder)["corpus"])
+
+
 def open_corpus(folder: Path) -> Corpus:
     """The corpus of a prepared task."""
-    return Corpus(folder.parent.parent / "corpora" / read_about(folder)["corpus"])
+    return Corpus(corpus_folder(folder))
 
 
 def open_questions(folder: Path, task: Task, split: str, setting: Setting) -> Questions:

@@ -22,11 +22,13 @@ from harness.contract import Task
 from harness.data import HarnessError, raise_together
 from harness.spelling import Spelled
 
-Kind = Literal["tasks", "systems"]
+Kind = Literal["tasks", "systems", "recipes"]
+PACKAGES: dict[Kind, str] = {"tasks": "tasks", "systems": "systems", "recipes": "systems.training"}
+"""Where the tables of the built-ins are."""
 Class = TypeVar("Class", bound=type)
 CAPABILITIES = ("retrieve", "answer", "solve", "external")
 
-_registered: dict[Kind, dict[str, type]] = {"tasks": {}, "systems": {}}
+_registered: dict[Kind, dict[str, type]] = {kind: {} for kind in PACKAGES}
 
 
 def register(kind: Kind, name: str) -> Callable[[Class], Class]:
@@ -37,6 +39,11 @@ def register(kind: Kind, name: str) -> Callable[[Class], Class]:
         return cls
 
     return note
+
+
+def registered(kind: Kind) -> Mapping[str, type]:
+    """What was registered in this process, which another one does not know by itself."""
+    return _registered[kind]
 
 
 def table(kind: Kind) -> dict[str, str | type]:
@@ -53,14 +60,15 @@ def _plugged(kind: Kind, path: tuple[str, ...]) -> dict[str, str]:  # noqa: ARG0
 
 def _own_package(kind: Kind) -> Any:
     """Our package, never a file of the same name that stands before it on the path."""
-    spec = find_spec(kind)
-    own = Path(harness.__file__).parent.parent / kind
-    if kind not in sys.modules and (spec is None or spec.origin != str(own / "__init__.py")):
+    package = PACKAGES[kind].partition(".")[0]
+    spec = find_spec(package)
+    own = Path(harness.__file__).parent.parent / package
+    if package not in sys.modules and (spec is None or spec.origin != str(own / "__init__.py")):
         raise HarnessError(
-            f"{spec.origin if spec else own} hides the package '{kind}' of the harness.",
+            f"{spec.origin if spec else own} hides the package '{package}' of the harness.",
             "Rename it, or start from another folder.",
         )
-    return import_module(kind)
+    return import_module(PACKAGES[kind])
 
 
 def find(kind: Kind, name: str) -> type:

@@ -4,6 +4,8 @@ TABLE = {
     "random": "systems.random:Random",
     "bm25": "systems.bm25:BM25",
     "e5": "systems.e5:E5",
+    "query-likelihood": "systems.query_likelihood:QueryLikelihood",
+    "cross-encoder": "systems.cross_encoder:CrossEncoder",
     "trec": "systems.external:Trec",
     "predictions": "systems.external:Predictions",
     "reader": "systems.reader:Reader",

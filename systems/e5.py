@@ -17,7 +17,7 @@ import numpy.typing as npt
 from harness.corpus import Corpus
 from harness.data import Brief, HarnessError, Hit, Query
 from systems.models.encoder import Encoder, Pooling, Vectors
-from systems.models.hub import library, model_folder
+from systems.models.hub import OneModel, library
 from systems.passages import words_of
 from systems.ranking import pool_hits
 
@@ -29,8 +29,8 @@ Scores = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
 
 
-class E5:
-    """Options: the model (a name on the hub or a folder) and its ``revision``; what stands before
+class E5(OneModel):
+    """Options: the model (shipped, on the hub or a folder) and its ``revision``; what stands before
     questions and passages (``none``: nothing); ``pooling`` over tokens (mean, last, cls);
     ``normalize``; ``max_length`` in tokens; ``batch_size`` of texts; and ``block``: how many
     documents are searched at a time."""
@@ -41,7 +41,7 @@ class E5:
 
     def __init__(
         self,
-        model: str,
+        model: str = "mini-e5",
         query_prefix: str = "query: ",
         passage_prefix: str = "passage: ",
         pooling: Pooling = "mean",
@@ -63,9 +63,6 @@ class E5:
         self.block = block
         self.on_progress: Callable[[int, int], None] | None = None
         """Called while building with the number of documents encoded so far, and of all."""
-
-    def files(self) -> Sequence[Path]:
-        return [model_folder(self.model, self.revision)]
 
     def build(self, corpus: Corpus, folder: Path, brief: Brief) -> None:
         """Encode the corpus into ``vectors.npy``, (len(corpus), size) float16, chunk by chunk."""

@@ -1,6 +1,7 @@
 """Reads the best passages and answers: a Hugging Face causal LM or an OpenAI-compatible endpoint.
 
-One prompt for all models: the task's instruction, the passages, the question.
+One prompt for all models: the task's instruction, the passages, the question (see
+`systems.models.prompts`).
 
 What it does not do: demonstrations, sampling, several turns, citing what it used.
 """
@@ -15,14 +16,16 @@ from pathlib import Path
 from harness.corpus import Corpus
 from harness.data import Answer, Brief, Document, HarnessError, Query, Reply
 from systems.models.endpoint import Endpoint, checked_url
-from systems.models.hub import model_folder
-from systems.models.language import CausalLM, Generated, Prompt
+from systems.models.hub import OneModel
+from systems.models.language import CausalLM, Generated, open_lm
+from systems.models.prompts import Prompt
 
+MINI = "mini-lm"
 THOUGHT = re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL)
 
 
-class Reader:
-    """Options: the model (a name on the hub or a folder) and its ``revision``; or ``endpoint``, a
+class Reader(OneModel):
+    """Options: the model (shipped, on the hub or a folder) and its ``revision``; or ``endpoint``, a
     base URL, and the model's name there, with the key in the environment variable
     ``api_key_env``; ``tries`` a request. ``max_input_tokens``: room for the prompt (0: all that
     the model has; at an endpoint no limit, and a token is taken for 4 characters).
@@ -30,7 +33,7 @@ class Reader:
 
     def __init__(
         self,
-        model: str = "",
+        model: str = MINI,
         endpoint: str = "",
         api_key_env: str = "OPENAI_API_KEY",
         revision: str = "",
@@ -38,9 +41,9 @@ class Reader:
         system_prompt: str = "",
         tries: int = 4,
     ) -> None:
-        if not model:
+        if endpoint and model == MINI:
             raise HarnessError(
-                "reader needs a model.", "Write reader:model=ORG/NAME, or give its folder."
+                "reader:endpoint= needs the model's name there.", "Write model=NAME beside it."
             )
         if max_input_tokens < 0 or tries < 1:
             raise HarnessError(
@@ -55,7 +58,7 @@ class Reader:
         self.independent = bool(endpoint)
 
     def files(self) -> Sequence[Path]:
-        return [] if self.endpoint else [model_folder(self.model, self.revision)]
+        return [] if self.endpoint else super().files()
 
     def open(self, corpus: Corpus, folder: Path | None, brief: Brief) -> None:  # noqa: ARG002
         self.brief = brief
@@ -63,7 +66,7 @@ class Reader:
         if self.endpoint:
             self.lm = Endpoint(self.endpoint, self.model, self.api_key_env, self.tries, brief.seed)
         else:
-            self.lm = CausalLM(self.files()[0], brief.device, brief.dtype)
+            self.lm = open_lm(self.files()[0], brief.device, brief.dtype)
         self.room = self._room(self.lm.window)
 
     def _room(self, window: int | None) -> int | None:
@@ -129,18 +132,7 @@ class Reader:
         return fitting
 
     def _prompt(self, query: Query, passages: Sequence[Document]) -> Prompt:
-        text = prompt_text(self.brief.instruction, passages, query.text)
-        return Prompt(text, self.system_prompt)
-
-
-def prompt_text(instruction: str, passages: Sequence[Document], question: str) -> str:
-    """The one prompt: instruction, numbered passages, question."""
-    parts = [instruction] if instruction else []
-    for number, passage in enumerate(passages, 1):
-        title = f" {passage.title}" if passage.title else ""
-        parts.append(f"[{number}]{title}\n{passage.text}")
-    parts.append(f"Question: {question}\nAnswer:")
-    return "\n\n".join(parts)
+        return Prompt(query.text, passages, self.brief.instruction, self.system_prompt)
 
 
 def reply_from(written: Generated, read: Sequence[Document], dropped: int) -> Reply:

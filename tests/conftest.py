@@ -57,7 +57,8 @@ class Toy(Task):
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every test works in its own folder, with the toy task known and nothing else registered."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(registry, "_registered", {"tasks": {"toy": Toy}, "systems": {}})
+    known = {kind: {"toy": Toy} if kind == "tasks" else {} for kind in registry.PACKAGES}
+    monkeypatch.setattr(registry, "_registered", known)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

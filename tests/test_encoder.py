@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 
 from harness.data import HarnessError
-from systems.models.hub import library, model_folder
+from systems.models import hub
+from systems.models.hub import about, library, model_folder
+from systems.models.words import Lexicon, OpenWords
 
 torch = pytest.importorskip("torch", reason="needs the models extra")
 transformers = pytest.importorskip("transformers", reason="needs the models extra")
 
 import tiny_models  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
 
 from systems.models.encoder import Encoder, pooled  # noqa: E402
 
@@ -80,7 +83,7 @@ def test_normalised_vectors_have_length_one(bert: Path) -> None:
 
 def test_texts_are_cut_at_the_positions_of_the_model(bert: Path) -> None:
     encoder = Encoder(bert, max_length=512)
-    assert encoder.max_length == 64
+    assert encoder.inputs.max_length == 64
     assert np.isfinite(encoder.encode(["river " * 500])).all()
 
 
@@ -107,10 +110,10 @@ def test_a_model_that_gives_nan_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_another_kind_is_an_error(bert: Path) -> None:
-    from systems.models.language import CausalLM
+    from systems.models.language import open_lm
 
     with pytest.raises(HarnessError, match=r"lacks .* weights"):
-        CausalLM(bert)
+        open_lm(bert)
 
 
 @pytest.mark.parametrize(
@@ -131,6 +134,36 @@ def test_impossible_device_or_dtype_is_one_sentence(
 def test_bfloat16_stays_close(bert: Path) -> None:
     rough, fine = Encoder(bert, dtype="bfloat16").encode(TEXTS), Encoder(bert).encode(TEXTS)
     assert ((rough * fine).sum(axis=1) > 0.98).all()
+
+
+# --- open words -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_open_words_are_read_as_the_sum_of_their_hashed_rows(tmp_path: Path, pooling: Any) -> None:
+    folder = tiny_models.make_open_bert(tmp_path)
+    model = transformers.BertModel.from_pretrained(folder).eval()
+    hashed = load_file(folder / "model.safetensors")["words.hashed"]
+    known = model.get_input_embeddings().weight
+    encoder = Encoder(folder, pooling=pooling, normalize=False, max_length=12, batch_size=2)
+    for text, vector in zip(TEXTS, encoder.encode(TEXTS), strict=True):
+        lexicon = Lexicon(OpenWords.read(folder))
+        ids = (lexicon.read(text) or [0])[:12]
+        slots = [sum(hashed[row] for row in codes) / 3**0.5 for codes in lexicon.codes()]
+        read = torch.stack([known[i] if i < len(known) else slots[i - len(known)] for i in ids])
+        with torch.no_grad():
+            hidden = model(inputs_embeds=read[None]).last_hidden_state[0]
+        expected = hidden.mean(0) if pooling == "mean" else hidden[0]
+        np.testing.assert_allclose(vector, expected.numpy(), atol=1e-5)
+
+
+def test_a_checkpoint_without_its_table_is_one_sentence(tmp_path: Path) -> None:
+    folder = tiny_models.make_open_bert(tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    del weights["words.hashed"]
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(HarnessError, match="holds no table of 1024 rows"):
+        Encoder(folder)
 
 
 # --- where models come from -----------------------------------------------------------
@@ -155,6 +188,24 @@ def test_a_name_leads_to_its_snapshot_in_the_cache(
         model_folder("acme/bert", "v2")
     with pytest.raises(HarnessError, match="`hf download acme/other` and"):
         model_folder("acme/other")
+
+
+def test_a_shipped_checkpoint_goes_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "SHIPPED", tmp_path / "checkpoints")
+    folder = tmp_path / "checkpoints" / "mini-any"
+    folder.mkdir(parents=True)
+    tiny_models.make_open_bert(folder, world="mini-9")
+    assert hub.shipped() == ["mini-any"] and model_folder("mini-any") == folder
+    assert about(folder)["world"] == "mini-9"
+    (tmp_path / "mini-any").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert model_folder("mini-any") == folder  # a folder that is called so is written ./mini-any
+    with pytest.raises(HarnessError, match="no revisions"):
+        model_folder("mini-any", "main")
+    with pytest.raises(HarnessError, match=r"model mini-other is not .*shipped model \(mini-any\)"):
+        model_folder("mini-other")
 
 
 def test_wrong_names_and_folders_are_one_sentence(bert: Path, tmp_path: Path) -> None:
@@ -198,7 +249,7 @@ def test_a_missing_package_says_what_to_install() -> None:
 
 def test_importing_the_systems_loads_no_heavy_package() -> None:
     code = (
-        "import sys, systems.e5, systems.reader, systems.models.language\n"
+        "import sys, systems.e5, systems.reader, systems.cross_encoder, systems.query_likelihood\n"
         "print({'torch', 'transformers', 'huggingface_hub', 'tokenizers'} & set(sys.modules))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

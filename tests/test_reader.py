@@ -15,17 +15,22 @@ from reading import INSTRUCTION, PASSAGES, QUESTIONS, brief
 from harness.data import HarnessError, Hit, Query, Reply
 from harness.run.stages import Station
 from systems.models import endpoint
-from systems.reader import Reader, extracted, prompt_text
+from systems.models.prompts import Prompt, prompt_text
+from systems.reader import Reader, extracted
 
 # --- prompt and answer, without any model ---------------------------------------------
 
 
 def test_the_prompt_has_instruction_numbered_passages_and_question() -> None:
-    assert prompt_text("Say.", PASSAGES[:2], "who?") == (
+    assert prompt_text(Prompt("who?", PASSAGES[:2], "Say.")) == (
         "Say.\n\n[1] Tower\nThe tower was built by Mira Kolen.\n\n"
         "[2]\nMira Kolen was born in Brno.\n\nQuestion: who?\nAnswer:"
     )
-    assert prompt_text("", [], "who?") == "Question: who?\nAnswer:"
+    assert prompt_text(Prompt("who?")) == "Question: who?\nAnswer:"
+    assert prompt_text(Prompt(None, PASSAGES[:1])) == (
+        "Passage: Tower The tower was built by Mira Kolen.\n\n"
+        "Please write a question based on this passage."
+    )
 
 
 @pytest.mark.parametrize(
@@ -49,7 +54,7 @@ def test_the_answer_is_the_first_line_without_thoughts(text: str, answer: str) -
 @pytest.mark.parametrize(
     "options, said",
     [
-        ({}, "ORG/NAME"),
+        ({"endpoint": "http://localhost:8000/v1"}, "model=NAME"),
         ({"model": "m", "tries": 0}, "tries=0"),
         ({"model": "m", "max_input_tokens": -1}, "max_input_tokens=-1"),
         ({"model": "m", "endpoint": "localhost:8000"}, "http://localhost:8000/v1"),
@@ -158,7 +163,10 @@ def test_an_endpoint_is_asked_as_openai_says(served: Served) -> None:
         "model": "acme-large",
         "messages": [
             {"role": "system", "content": "Be brief."},
-            {"role": "user", "content": prompt_text(INSTRUCTION, PASSAGES, QUESTIONS[0].text)},
+            {
+                "role": "user",
+                "content": prompt_text(Prompt(QUESTIONS[0].text, PASSAGES, INSTRUCTION)),
+            },
         ],
         "temperature": 0,
         "seed": 3,
@@ -183,7 +191,7 @@ def test_an_endpoint_makes_results_non_deterministic(served: Served) -> None:
 
 def test_passages_for_an_endpoint_are_dropped_by_estimate(served: Served) -> None:
     served.script = [(200, completion("x"))]
-    prompt = prompt_text(INSTRUCTION, PASSAGES[:2], "where?")
+    prompt = prompt_text(Prompt("where?", PASSAGES[:2], INSTRUCTION))
     room = -(-len(prompt) // endpoint.CHARACTERS)
     (reply,) = remote(served, max_input_tokens=room).answer(QUESTIONS[1:2], [PASSAGES])
     assert reply.read == ("d1", "d2") and reply.counts["passages_dropped"] == 1

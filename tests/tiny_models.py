@@ -5,16 +5,20 @@ Weights are drawn wide, so that what goes in really changes what comes out.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from harness.corpus import Corpus, write_corpus
 from harness.data import Document
+from systems.models.openwords import WordTable
+from systems.models.words import END, OpenWords
 
 TEXTS = (
     "The tower of Ostrava was built by Mira Kolen in the year 1874.",
@@ -27,6 +31,7 @@ CHAT = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+WEIGHTS = "model.safetensors"
 WIDE = {"hidden_size": 32, "num_hidden_layers": 2, "initializer_range": 0.3}
 HEADS = {"num_attention_heads": 4, "intermediate_size": 48}
 
@@ -48,14 +53,17 @@ def make_tokenizer(**special: Any) -> Any:
         vocab_size=400, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False
     )
     bpe.train_from_iterator(TEXTS, trainer)
-    frame = None
+    frame, pair = None, None
     if "cls_token" in special:
-        frame = "[CLS] $A [SEP]"
+        frame, pair = "[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1"
+        special["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
     elif "bos_token" in special:
         frame = f"{special['bos_token']} $A"
     if frame:
         ids = [(token, bpe.token_to_id(token)) for token in SPECIAL]
-        bpe.post_processor = processors.TemplateProcessing(single=frame, special_tokens=ids)
+        bpe.post_processor = processors.TemplateProcessing(
+            single=frame, pair=pair, special_tokens=ids
+        )
     return transformers.PreTrainedTokenizerFast(tokenizer_object=bpe, **special)
 
 
@@ -136,6 +144,68 @@ def make_qwen2(folder: Path, seed: int = 0) -> Path:
     return _saved(model, tokenizer, folder)
 
 
+KNOWN = "the of was by in who what when where which built born river tower past ? . : ,".split()
+"""Words that tiny models with open words know; others get slots."""
+
+
+def _with_open_words(model: Any, folder: Path, world: str = "") -> Path:
+    """Saved with a table of hashed words beside its weights, as shipped checkpoints are."""
+    words = OpenWords.of(KNOWN)
+    torch.manual_seed(words.rows)
+    table = WordTable(words.rows, WIDE["hidden_size"])
+    weights = {**model.state_dict(), "words.hashed": 3 * table.hashed.detach()}
+    weights.pop("lm_head.weight", None)  # tied to the embeddings of known words
+    model.config.save_pretrained(folder)
+    save_file({name: weight.contiguous() for name, weight in weights.items()}, folder / WEIGHTS)
+    words.write(folder)
+    (folder / "about.json").write_text(json.dumps({"name": folder.name, "world": world}))
+    return folder
+
+
+def _open_config(kind: Callable[..., Any], **settings: Any) -> Any:
+    known = len(OpenWords.of(KNOWN))
+    return kind(vocab_size=known, tie_word_embeddings=True, eos_token_id=END, **settings, **WIDE)
+
+
+def make_open_mamba2(folder: Path, seed: int = 0, world: str = "") -> Path:
+    """A Mamba-2 language model with open words."""
+    torch.manual_seed(seed)
+    heads = {"head_dim": 16, "num_heads": 4, "n_groups": 1, "expand": 2}
+    config = _open_config(transformers.Mamba2Config, state_size=8, chunk_size=16, **heads)
+    return _with_open_words(transformers.Mamba2ForCausalLM(config), folder, world)
+
+
+def make_open_llama(folder: Path, seed: int = 0, world: str = "") -> Path:
+    """A Llama-shaped language model with open words, 256 positions."""
+    torch.manual_seed(seed)
+    config = _open_config(transformers.LlamaConfig, max_position_embeddings=256, **HEADS)
+    return _with_open_words(transformers.LlamaForCausalLM(config), folder, world)
+
+
+def make_open_bert(folder: Path, seed: int = 0, world: str = "", labels: int = 0) -> Path:
+    """A BERT-shaped encoder with open words, 64 positions, or a classifier with ``labels``."""
+    torch.manual_seed(seed)
+    config = _open_config(
+        transformers.BertConfig, max_position_embeddings=64, num_labels=labels or 1, **HEADS
+    )
+    kind = transformers.BertForSequenceClassification if labels else transformers.BertModel
+    return _with_open_words(kind(config), folder, world)
+
+
+def make_classifier(folder: Path, seed: int = 0, labels: int = 1) -> Path:
+    """A BERT-shaped classifier of pairs, 64 positions."""
+    tokenizer = make_tokenizer(pad_token="<pad>", cls_token="[CLS]", sep_token="[SEP]")
+    torch.manual_seed(seed)
+    config = transformers.BertConfig(
+        vocab_size=len(tokenizer), max_position_embeddings=64, num_labels=labels, **WIDE, **HEADS
+    )
+    return _saved(transformers.BertForSequenceClassification(config), tokenizer, folder)
+
+
+OPEN: dict[str, Callable[..., Path]] = {
+    "open-mamba2": make_open_mamba2,
+    "open-llama": make_open_llama,
+}
 LANGUAGE: dict[str, Callable[..., Path]] = {
     "llama": make_llama,
     "mamba2": make_mamba2,

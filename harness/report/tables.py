@@ -12,22 +12,17 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from io import StringIO
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
+from harness.report import latency
+from harness.report.sheet import MINI, Folders, Sheet, Style, listed, written
 from harness.score.intervals import cluster_intervals
 from harness.score.results import CEILING, FLOOR, Sample, Scores, read_scores
 from harness.spelling import parse_spelled
 
-if TYPE_CHECKING:
-    import pandas
-
-Folders = Path | str | Sequence[Path | str]
 Format = Literal["table", "markdown", "csv", "latex", "json"]
-MINI = "mechanism test on a generated world; says nothing about the real datasets"
 KEY = (
     "Under each metric: questions (groups), kind of gold. "
     "Cells: mean, 95 % cluster-bootstrap interval over groups "
@@ -108,8 +103,7 @@ def tables(folders: Folders) -> list[Table]:
     Raises `HarnessError` for a run that is not scored, or whose rows changed since.
     """
     found: dict[Sample, Table] = {}
-    given = [folders] if isinstance(folders, Path | str) else folders
-    for folder in {Path(each).resolve(): Path(each) for each in given}.values():
+    for folder in listed(folders):
         for scores in read_scores(folder):
             new = _table(scores, str(folder))
             old = found.get(scores.sample)
@@ -200,22 +194,27 @@ def records(folders: Folders) -> list[Record]:
 
 
 def report(folders: Folders, style: Format = "table") -> str:
-    """The tables of one or more runs as text."""
+    """The tables of one or more runs as text, then those of their latency, if it was measured.
+
+    json and csv have the scores alone (`latency.records` has the latencies).
+    """
     if style == "json":
         return json.dumps([asdict(record) for record in records(folders)], indent=1)
     if style == "csv":
         import pandas
 
         return pandas.DataFrame(map(asdict, records(folders))).to_csv(index=False).rstrip()
-    write = {"table": _terminal, "markdown": _markdown, "latex": _latex}[style]
-    found = [write(table) + _notes(table, style) for table in tables(folders)]
-    return "\n\n".join([*found, KEY])
+    timed = latency.report(folders, style)
+    scored = [folder for folder in listed(folders) if not (timed and latency.alone(folder))]
+    found = [written(_sheet(table, style), style) for table in tables(scored)]
+    return "\n\n".join([*found, *([KEY] if found else []), *([timed] if timed else [])])
 
 
-def _notes(table: Table, style: Format) -> str:
-    """The notes as lines under the table; a blank line ends a markdown table."""
-    lines = [_escaped(note) if style == "latex" else note for note in table.notes]
-    return "".join(("\n\n" if style == "markdown" else "\n") + line for line in lines)
+def _sheet(table: Table, style: Style) -> Sheet:
+    """The table as text; on a terminal an interval stands under its mean."""
+    form = "\n{}" if style == "table" else " ({})"
+    heads = ("system", *map(table.heading, table.shown()), "ended")
+    return Sheet(table.title, heads, tuple(map(tuple, _cells(table, form))), table.notes)
 
 
 def _cell(record: Record | None, form: str, n: int) -> str:
@@ -245,44 +244,3 @@ def _ends(line: Line) -> list[str]:
     names = {"missing": "missing", "length": "cut", "abstained": "abstained"}
     found = [f"{name}={line.ended[state]}" for state, name in names.items() if line.ended[state]]
     return [f"errors={line.ended['error']}", *found]
-
-
-def _terminal(table: Table) -> str:
-    from rich.console import Console
-    from rich.table import Table as Grid
-
-    grid = Grid(title=table.title, title_justify="left", title_style="bold", show_lines=False)
-    grid.add_column("system", overflow="fold", max_width=48)
-    for metric in table.shown():
-        grid.add_column(table.heading(metric), justify="right", no_wrap=True)
-    grid.add_column("ended")
-    for row in _cells(table, "\n{}"):
-        grid.add_row(*row)
-    out = StringIO()
-    Console(file=out, width=80 + 16 * len(table.shown()), no_color=True).print(grid)
-    return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
-
-
-def _frame(table: Table, line_break: str) -> pandas.DataFrame:
-    import pandas
-
-    heads = [table.heading(m).replace("\n", line_break) for m in table.shown()]
-    return pandas.DataFrame(_cells(table, " ({})"), columns=["system", *heads, "ended"])
-
-
-def _markdown(table: Table) -> str:
-    return f"**{table.title}**\n\n{_frame(table, '<br>').to_markdown(index=False)}"
-
-
-def _latex(table: Table) -> str:
-    frame = _frame(table, ", ")
-    styled = frame.map(_escaped)
-    styled.columns = [_escaped(head) for head in frame.columns]
-    return str(styled.to_latex(index=False, caption=_escaped(table.title), escape=False))
-
-
-def _escaped(text: str) -> str:
-    """Text as LaTeX prints it."""
-    special = {c: f"\\{c}" for c in "&%$#_{}"}
-    special |= {"~": r"\textasciitilde{}", "^": r"\^{}", "\\": r"\textbackslash{}"}
-    return "".join(special.get(c, c) for c in text)

@@ -15,42 +15,60 @@ from typing import Any
 from harness import manifest
 from harness.corpus import Corpus
 from harness.data import Brief, HarnessError
+from harness.files import json_value
 from harness.registry import described
 from harness.run.progress import Advance, Progress
 from harness.spelling import Spelled
 
 
-def open_system(
+def build_index(
     system: Any, spelled: Spelled, corpus: Corpus, indexes: Path, brief: Brief, progress: Progress
+) -> Path | None:
+    """The folder of a system's index, built if it is not there; None if it has none.
+
+    indexes: the folder of all indexes of this corpus
+    Raises `HarnessError` naming the system if it cannot be built.
+    """
+    if not hasattr(system, "build"):
+        return None
+    with _blaming(spelled, "started", "Mend that or its options."):
+        return _indexed(system, spelled, corpus, indexes, brief, progress)
+
+
+def open_system(
+    system: Any, spelled: Spelled, corpus: Corpus, index: Path | None, brief: Brief
 ) -> None:
     """Make a system ready to serve; `HarnessError` naming it if it cannot be started.
 
-    indexes: the folder of all indexes of this corpus
+    index: what `build_index` returned
     """
-    try:
-        index = None
-        if hasattr(system, "build"):
-            index = _indexed(system, spelled, corpus, indexes, brief, progress)
-        if hasattr(system, "open"):
+    if hasattr(system, "open"):
+        with _blaming(spelled, "started", "Mend that or its options."):
             system.open(corpus, index, brief)
-    except HarnessError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise HarnessError(
-            f"{spelled} cannot be started ({described(error)}).", "Mend that or its options."
-        ) from error
 
 
 def close_system(system: Any, spelled: Spelled) -> None:
     """Let a system go of what it took."""
-    if not hasattr(system, "close"):
-        return
+    if hasattr(system, "close"):
+        with _blaming(spelled, "closed", "Its rows are kept."):
+            system.close()
+
+
+def index_about(index: Path) -> dict[str, Any]:
+    """What was noted when an index was built: system, documents, seconds, bytes."""
+    about: dict[str, Any] = json_value(index.with_suffix(".json"))
+    return about
+
+
+@contextmanager
+def _blaming(spelled: Spelled, what: str, mend: str) -> Iterator[None]:
+    """Turns whatever other people's code raises into one sentence that names the system."""
     try:
-        system.close()
+        yield
+    except HarnessError:
+        raise
     except (Exception, SystemExit) as error:
-        raise HarnessError(
-            f"{spelled} cannot be closed ({described(error)}).", "Its rows are kept."
-        ) from error
+        raise HarnessError(f"{spelled} cannot be {what} ({described(error)}).", mend) from error
 
 
 def _indexed(

@@ -84,10 +84,8 @@ def make_plan(
             resolved.append(_resolve(name, split, setting))
         except HarnessError as error:
             mistakes.append(error)
-    settings = {where for _, _, _, where in resolved}
-    for where in settings or {"pool"}:
-        for pipeline in pipelines:
-            mistakes.extend(_misfits(pipeline, where))
+    for pipeline in pipelines:
+        mistakes.extend(_misfits(pipeline, resolved))
     try:
         shown = [name for _, task, _, _ in resolved for name in task.ranking_metrics]
         check_measures([*shown, *metrics])
@@ -171,9 +169,13 @@ def _pipelines(
     return list(pipelines.values())
 
 
-def _misfits(pipeline: Pipeline, setting: Setting) -> list[HarnessError]:
-    """What cannot work: a system that cannot be made, or one at the wrong place."""
+def _misfits(
+    pipeline: Pipeline, resolved: Sequence[tuple[Spelled, Task, str, Setting]]
+) -> list[HarnessError]:
+    """What cannot work: a system that cannot be made, one at the wrong place, or one whose
+    checkpoint was made for another world than a task's."""
     found = []
+    settings: set[Setting] = {where for _, _, _, where in resolved} or {"pool"}
     for place, stage in enumerate(pipeline.stages):
         try:
             system = registry.create("systems", stage.system)
@@ -182,8 +184,28 @@ def _misfits(pipeline: Pipeline, setting: Setting) -> list[HarnessError]:
         except HarnessError as error:
             found.append(error)
             continue
-        found += _misplaced(pipeline, place, system, setting)
+        for where in settings:
+            found += _misplaced(pipeline, place, system, where)
+        for spelled, task, _, _ in resolved:
+            found += _foreign(stage.system, system, spelled, task)
     return found
+
+
+def _foreign(stage: Spelled, system: object, spelled: Spelled, task: Task) -> list[HarnessError]:
+    """What is wrong with a checkpoint that was made for another world than the task's."""
+    world = getattr(system, "world", "")
+    if not world or (task.generated and task.version == world):
+        return []
+    made = f"the checkpoint of {stage} was made for the generated world {world}"
+    if not task.generated:
+        return [HarnessError(f"{made}, not for {spelled}.", f"Write {stage.name}:model=ORG/NAME.")]
+    return [
+        HarnessError(
+            f"{made}, and {spelled} is of {task.version}.",
+            "Train it again: python -m harness train NAME --out DIR, "
+            f"then write {stage.name}:model=DIR.",
+        )
+    ]
 
 
 def _misplaced(

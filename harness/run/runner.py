@@ -28,7 +28,7 @@ from harness.prepare import (
     sample,
 )
 from harness.run.external import translate
-from harness.run.indexes import close_system, open_system
+from harness.run.indexes import build_index, close_system, open_system
 from harness.run.plan import Job, Plan
 from harness.run.progress import Progress, silent
 from harness.run.stages import Station
@@ -75,11 +75,11 @@ def run(
     out: the run's folder; by default one under ``results/runs`` named after the plan
     A stage that cannot be started leaves the other pipelines alone and is told at the end.
     """
-    folder = out or RUNS / _name(plan)
+    folder = out or RUNS / run_name(plan)
     failures: list[HarnessError] = []
     try:
         with one_writer(folder):
-            works = [_work(job, plan, folder) for job in plan.jobs]
+            works = [work_of(job, plan, folder) for job in plan.jobs]
             _write_manifest(folder, plan, works)
             for work in works:
                 for node in work.nodes.values():
@@ -106,7 +106,8 @@ class Unfinished(Mistakes):
         self.folder = folder
 
 
-def _name(plan: Plan) -> str:
+def run_name(plan: Plan) -> str:
+    """The name of a plan's folder if nobody gives one."""
     names = {job.spelled.name for job in plan.jobs}
     first = names.pop() if len(names) == 1 else f"{len(names)}-tasks"
     jobs = [(str(job.spelled.canonical), job.split, job.setting) for job in plan.jobs]
@@ -115,7 +116,7 @@ def _name(plan: Plan) -> str:
     return f"{first}-{manifest.digest([jobs, pipelines, sizes])}"
 
 
-def _work(job: Job, plan: Plan, folder: Path) -> Work:
+def work_of(job: Job, plan: Plan, folder: Path) -> Work:
     """The distinct first stages of all pipelines for one job."""
     questions = open_questions(job.folder, job.task, job.split, job.setting)
     by_id = {query.id: query for query in questions.queries}
@@ -281,16 +282,27 @@ def _open(node: Node, work: Work, plan: Plan, data: Path, progress: Progress) ->
     if hasattr(system, "external"):
         translated = translate(system.external(), work.job.folder, corpus)
         return Station(str(stage.system), system, corpus, stage.depth, translated)
-    brief = Brief(
+    brief = brief_of(work, plan)
+    indexes = indexes_of(work.job, data)
+    index = build_index(system, stage.system, corpus, indexes, brief, progress)
+    open_system(system, stage.system, corpus, index, brief)
+    return Station(str(stage.system), system, corpus, stage.depth)
+
+
+def brief_of(work: Work, plan: Plan) -> Brief:
+    """What every stage of a job is told."""
+    return Brief(
         instruction=work.questions.instruction,
         max_new_tokens=work.job.task.max_new_tokens,
         seed=plan.seed,
         device=plan.device,
         dtype=plan.dtype,
     )
-    indexes = data / "indexes" / read_about(work.job.folder)["corpus"]
-    open_system(system, stage.system, corpus, indexes, brief, progress)
-    return Station(str(stage.system), system, corpus, stage.depth)
+
+
+def indexes_of(job: Job, data: Path) -> Path:
+    """The folder of all indexes of a job's corpus."""
+    return data / "indexes" / str(read_about(job.folder)["corpus"])
 
 
 def errored(folder: Path, plan: Plan) -> dict[str, str]:

@@ -16,6 +16,7 @@ from harness.corpus import Corpus
 from harness.data import Answer, Evidence, HarnessError, Hit, Query, Reply, Row
 from harness.registry import capabilities, described
 from harness.run.external import NOT_IN_FILE
+from harness.run.spans import span
 
 T = TypeVar("T")
 DEPTH = 100
@@ -83,12 +84,14 @@ class Station:
             return [_guarded(self._from_outside, query) for query in queries]
         k = self._k(queries)
         if "solve" in self.can:
-            replies = _as_many(self.system.solve(queries, k), queries)
+            with span("solve"):
+                replies = _as_many(self.system.solve(queries, k), queries)
             pairs = zip(queries, replies, strict=True)
             return [_guarded(self._solved, query, reply) for query, reply in pairs]
         outcomes: list[Reply | Misbehaviour] = [Reply(hits=query.prior) for query in queries]
         if "retrieve" in self.can:
-            found = _as_many(self.system.retrieve(queries, k), queries)
+            with span("retrieve"):
+                found = _as_many(self.system.retrieve(queries, k), queries)
             pairs = zip(queries, found, strict=True)
             outcomes = [_guarded(self._ranked, query, hits, k) for query, hits in pairs]
         return self._read(queries, outcomes) if "answer" in self.can else outcomes
@@ -114,7 +117,8 @@ class Station:
         depth = READ if self.depth is None else self.depth
         asked = [replace(queries[place], prior=each.hits) for place, each in ready]
         documents = [[self.corpus[hit.id] for hit in each.hits[:depth]] for _, each in ready]
-        replies = _as_many(self.system.answer(asked, documents), asked)
+        with span("answer"):
+            replies = _as_many(self.system.answer(asked, documents), asked)
         for (place, each), reply in zip(ready, replies, strict=True):
             outcomes[place] = _guarded(self._answered, reply, each)
         return outcomes

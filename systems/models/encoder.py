@@ -1,4 +1,4 @@
-"""Texts to vectors through any encoder in Hugging Face format.
+"""Texts to vectors through any encoder in Hugging Face format, open words included.
 
 What it does not do: prompts and prefixes (the caller's), several vectors a text, training.
 """
@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.data import HarnessError
-from systems.models.hub import library, load, padded, positions
+from systems.models.hub import by_length, library, load_model
+from systems.models.inputs import Line, open_inputs
 
 Pooling = Literal["mean", "last", "cls"]
 Vectors = npt.NDArray[np.float32]
@@ -39,11 +40,9 @@ class Encoder:
         device: str = "cpu",
         dtype: str = "float32",
     ) -> None:
-        self.tokenizer, self.model = load("AutoModel", folder, device, dtype)
+        self.model = load_model("AutoModel", folder, device, dtype)
+        self.inputs = open_inputs(folder, self.model, max_length)
         self.pooling, self.normalize, self.batch_size = pooling, normalize, batch_size
-        limits = (max_length, self.tokenizer.model_max_length, positions(self.model))
-        self.max_length = min(limit for limit in limits if limit)
-        self.pad = self.tokenizer.pad_token_id or 0
         self.size = int(self.model.config.get_text_config().hidden_size)
         self.dtype = dtype
 
@@ -52,24 +51,20 @@ class Encoder:
         vectors = np.zeros((len(texts), self.size), np.float32)
         if not texts:
             return vectors
-        found = self.tokenizer(list(texts), truncation=True, max_length=self.max_length)
-        rows = [row or [self.pad] for row in found["input_ids"]]
-        order = sorted(range(len(rows)), key=lambda place: -len(rows[place]))
-        for start in range(0, len(order), self.batch_size):
-            batch = order[start : start + self.batch_size]
-            vectors[batch] = self._forward([rows[place] for place in batch])
+        lines = self.inputs.texts(texts)
+        for batch in by_length([len(line.ids) for line in lines], self.batch_size):
+            vectors[batch] = self._forward([lines[place] for place in batch])
         if not np.isfinite(vectors).all():
             raise HarnessError(
                 f"the encoder's vectors are not finite in {self.dtype}.", "Try --dtype float32."
             )
         return vectors
 
-    def _forward(self, rows: Sequence[Sequence[int]]) -> Vectors:
+    def _forward(self, lines: Sequence[Line]) -> Vectors:
         torch = library("torch")
-        # Padding on the right leaves every architecture's positions as they are.
-        ids, mask = (each.to(self.model.device) for each in padded(rows, self.pad, "right"))
         with torch.inference_mode():
-            hidden = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+            inputs = self.inputs.tensors(lines, self.model.device)
+            hidden, mask = self.model(**inputs).last_hidden_state, inputs["attention_mask"]
             vectors = pooled(hidden.float(), mask, self.pooling)
             if self.normalize:
                 vectors = torch.nn.functional.normalize(vectors, dim=-1)

@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from harness.data import HarnessError
-from systems.models.language import Generated, Prompt
+from systems.models.language import Generated
+from systems.models.prompts import Prompt, prompt_text
 
 TIMEOUT = 120.0
 """Seconds to wait for one reply."""
@@ -38,7 +39,8 @@ GIVE_UP = 3
 
 
 class Endpoint:
-    """Chat completions at ``url`` by the served ``model``; the same calls as `CausalLM`.
+    """Chat completions at ``url`` by the served ``model``; counts and generates as a
+    `CausalLM` does.
 
     key_env: the environment variable with the key; if it is unset, no key is sent
     tries:   how often a request is made before a busy or unreachable endpoint is an error
@@ -54,14 +56,14 @@ class Endpoint:
 
     def count(self, prompt: Prompt) -> int:
         """An estimate of a prompt's tokens."""
-        return math.ceil(len(prompt.user + prompt.system) / CHARACTERS)
+        return math.ceil(len(prompt_text(prompt) + prompt.system) / CHARACTERS)
 
     def generate(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[Generated]:
         """Ask for each prompt in turn, at temperature 0."""
         return [self._one(prompt, max_new_tokens) for prompt in prompts]
 
     def _one(self, prompt: Prompt, max_new_tokens: int) -> Generated:
-        messages = [{"role": "user", "content": prompt.user}]
+        messages = [{"role": "user", "content": prompt_text(prompt)}]
         if prompt.system:
             messages.insert(0, {"role": "system", "content": prompt.system})
         body = {

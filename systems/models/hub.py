@@ -1,11 +1,14 @@
-"""From a model's name to a loaded model: a folder, or a snapshot in the local Hugging Face cache.
+"""From a model's name to a loaded model: a checkpoint that is shipped here, a folder, or a snapshot
+in the local Hugging Face cache.
 
-Nothing is fetched, no pickle is read, and no code that comes with a checkpoint is run.
+Nothing is fetched, and no code that comes with a checkpoint is run. Pickled weights are refused,
+but for those of the original Mamba-2, which exist in no other form and are read as tensors only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +16,12 @@ from typing import Any, Literal
 from harness.data import HarnessError
 
 DTYPES = ("float32", "bfloat16", "float16")
+PICKLED = "pytorch_model.bin"
+"""The weights of an original Mamba-2."""
+NEOX = "EleutherAI/gpt-neox-20b"
+"""Whose tokenizer the original Mamba-2 models use; their own folders hold none."""
+SHIPPED = Path(__file__).parent.parent / "checkpoints"
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
 def library(name: str) -> Any:
@@ -27,37 +36,69 @@ def library(name: str) -> Any:
 
 
 def model_folder(model: str, revision: str = "") -> Path:
-    """The folder with a model's files: ``model`` itself, or its snapshot in the local cache.
+    """The folder with a model's files: a shipped one, ``model`` itself, or its snapshot in the
+    local cache.
 
     revision: a branch, tag or commit of the hub, which defaults to main
     """
-    folder = Path(model).expanduser()
+    folder = SHIPPED / model if model in shipped() else Path(model).expanduser()
     if folder.is_dir():
         if revision:
             raise HarnessError(f"{model} is a folder and has no revisions.", "Leave revision= out.")
         return _checked(folder)
     if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
         raise HarnessError(f"the folder {model} does not exist.", "Check the path.")
+    found = _cached(model, "config.json", revision)
+    if not found:
+        at, option = (f" at {revision}", f" --revision {revision}") if revision else ("", "")
+        ours = "" if "/" in model else f" or a shipped model ({', '.join(shipped()) or 'none'})"
+        raise HarnessError(
+            f"the model {model}{at} is not on this machine, and nothing is fetched during a run.",
+            f"Run `hf download {model}{option}` and start again, or give a folder{ours}.",
+        )
+    return _checked(found)
+
+
+def shipped() -> list[str]:
+    """The names of the checkpoints that come with the harness."""
+    return sorted(each.parent.name for each in SHIPPED.glob("*/config.json"))
+
+
+def about(folder: Path) -> dict[str, Any]:
+    """What a checkpoint of ours says of itself: name, world, recipe, seed, steps …"""
+    return _read_object(folder / "about.json") if (folder / "about.json").is_file() else {}
+
+
+class OneModel:
+    """A system on one checkpoint: the files it depends on, and the world it was made for."""
+
+    model: str
+    revision: str
+    world: str = ""
+
+    def files(self) -> Sequence[Path]:
+        folder = model_folder(self.model, self.revision)
+        self.world = str(about(folder).get("world", ""))
+        return [folder]
+
+
+def _cached(model: str, file: str, revision: str = "") -> Path | None:
+    """The snapshot in the local cache that holds a model's file."""
     hub = library("huggingface_hub")
     try:
-        config = hub.try_to_load_from_cache(model, "config.json", revision=revision or None)
+        found = hub.try_to_load_from_cache(model, file, revision=revision or None)
     except hub.errors.HFValidationError:
         raise HarnessError(
             f"{model!r} is neither a folder nor a model's name.", "Write ORG/NAME or a folder."
         ) from None
-    if not isinstance(config, str):
-        at, option = (f" at {revision}", f" --revision {revision}") if revision else ("", "")
-        raise HarnessError(
-            f"the model {model}{at} is not on this machine, and nothing is fetched during a run.",
-            f"Run `hf download {model}{option}` and start again, or give a folder.",
-        )
-    return _checked(Path(config).parent)
+    return Path(found).parent if isinstance(found, str) else None
 
 
 def _checked(folder: Path) -> Path:
     if not (folder / "config.json").is_file():
         raise HarnessError(f"{folder} is no model: it has no config.json.", "Check the path.")
-    if not any(folder.glob("*.safetensors")):
+    original = (folder / PICKLED).is_file() and is_state_spaces(read_config(folder))
+    if not original and not any(folder.glob("*.safetensors")):
         raise HarnessError(
             f"{folder} has no safetensors weights, and pickled ones are never opened.",
             "Download it again, or save it with save_pretrained.",
@@ -65,50 +106,97 @@ def _checked(folder: Path) -> Path:
     return folder
 
 
-def load(kind: str, folder: Path, device: str, dtype: str) -> tuple[Any, Any]:
-    """The tokenizer and the model of a folder, ready to serve.
+def read_config(folder: Path) -> dict[str, Any]:
+    """What a model's config.json says."""
+    return _read_object(folder / "config.json")
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise HarnessError(f"{file} cannot be read ({error}).", "Get the model again.") from error
+    if not isinstance(found, dict):
+        raise HarnessError(f"{file} is no object.", "Get the model again.")
+    return found
+
+
+def is_state_spaces(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json is that of an original ``state-spaces/mamba2-*``."""
+    ssm = config.get("ssm_cfg")
+    return isinstance(ssm, dict) and ssm.get("layer") == "Mamba2"
+
+
+def tokenizer_folder(folder: Path) -> Path:
+    """The folder with a model's tokenizer: its own, or for an original Mamba-2 that of GPT-NeoX."""
+    if any((folder / name).is_file() for name in TOKENIZER):
+        return folder
+    if not is_state_spaces(read_config(folder)):
+        raise HarnessError(f"{folder} has no tokenizer.", f"Put its {TOKENIZER[0]} there.")
+    found = _cached(NEOX, TOKENIZER[0])
+    if not found:
+        raise HarnessError(
+            f"the model in {folder} uses the tokenizer of {NEOX}, which is not on this machine.",
+            f"Run `hf download {NEOX} {' '.join(TOKENIZER)}`.",
+        )
+    return found
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a folder; see `tokenizer_folder`."""
+    return _loaded("AutoTokenizer", folder)
+
+
+def load_model(kind: str, folder: Path, device: str, dtype: str) -> Any:
+    """The model of a folder, ready to serve.
 
     kind: the class of transformers that builds the model, such as ``AutoModel``
     """
-    torch, transformers = library("torch"), library("transformers")
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    place = _device(torch, device)
-    if dtype not in DTYPES:
-        raise HarnessError(f"there is no dtype {dtype!r}.", f"Choose from {', '.join(DTYPES)}.")
-    safe = {"local_files_only": True, "trust_remote_code": False}
-    broken = (OSError, ValueError, KeyError, RuntimeError, library("safetensors").SafetensorError)
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **safe)
-        model, report = getattr(transformers, kind).from_pretrained(
-            folder,
-            dtype=getattr(torch, dtype),
-            use_safetensors=True,
-            output_loading_info=True,
-            **safe,
-        )
-    except broken as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise HarnessError(
-            f"the model in {folder} cannot be loaded: {reason}", "Check its files."
-        ) from error
+    place, precision = checked_device(device), checked_dtype(dtype)
+    settings = {"dtype": precision, "use_safetensors": True, "output_loading_info": True}
+    model, report = _loaded(kind, folder, **settings)
     # An encoder is often saved without its pooler, which we do not use.
-    absent = sorted(name for name in report["missing_keys"] if "pooler" not in name)
+    spare = "pooler" if kind == "AutoModel" else None
+    absent = sorted(name for name in report["missing_keys"] if not spare or spare not in name)
     if absent:
         raise HarnessError(
             f"the checkpoint in {folder} lacks {len(absent)} weights (such as {absent[0]}).",
             "Check that it holds this kind of model.",
         )
-    return tokenizer, model.to(place).eval()
+    return model.to(place).eval()
 
 
-def _device(torch: Any, name: str) -> Any:
+def _loaded(kind: str, folder: Path, **settings: Any) -> Any:
+    """What a class of transformers makes of a folder, without network and foreign code."""
+    transformers = library("transformers")
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    safe = {"local_files_only": True, "trust_remote_code": False}
+    broken = (OSError, ValueError, KeyError, RuntimeError, library("safetensors").SafetensorError)
     try:
-        return torch.zeros(0, device=name).device
+        return getattr(transformers, kind).from_pretrained(folder, **settings, **safe)
+    except broken as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise HarnessError(
+            f"the model in {folder} cannot be loaded: {reason}", "Check its files."
+        ) from error
+
+
+def checked_device(name: str) -> Any:
+    """The torch device of a name; `HarnessError` if it cannot be used."""
+    try:
+        return library("torch").zeros(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise HarnessError(
             f"the device {name!r} cannot be used here.", "Choose another, such as cpu."
         ) from error
+
+
+def checked_dtype(name: str) -> Any:
+    """The torch dtype of a name; `HarnessError` if it is not one of `DTYPES`."""
+    if name not in DTYPES:
+        raise HarnessError(f"there is no dtype {name!r}.", f"Choose from {', '.join(DTYPES)}.")
+    return getattr(library("torch"), name)
 
 
 def padded(rows: Sequence[Sequence[int]], pad: int, side: Literal["left", "right"]) -> Any:
@@ -122,6 +210,12 @@ def padded(rows: Sequence[Sequence[int]], pad: int, side: Literal["left", "right
         ids[place, where] = torch.tensor(row)
         mask[place, where] = 1
     return ids, mask
+
+
+def by_length(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Places in batches of about equal length, the longest first, so that little is padded."""
+    order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
+    return (order[start : start + size] for start in range(0, len(order), size))
 
 
 def positions(model: Any) -> int | None:

@@ -1,110 +1,155 @@
-"""The door to causal language models: a prompt goes in, greedily generated text comes out.
+"""The one door to causal language models: text to continue, text to judge, whatever the model.
 
-Any causal model in Hugging Face format serves, with its chat template if it has one.
+    open_lm(folder).generate(prompts, 32)              greedy, batched, with a hook on the scores
+    open_lm(folder).log_likelihood(prompts, texts)     log p(text | prompt)
+
+Mamba-2 goes through our own forward (`systems.models.mamba2`), and so does the loop around any
+model with open words; all others are transformers'. What it does not do: sampling, beams, several
+turns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from time import perf_counter
+from typing import Any, NamedTuple
 
 from harness.data import HarnessError
-from systems.models.hub import library, load, padded, positions
+from systems.models.hub import by_length
+from systems.models.prompts import Prompt, Prompts, Rendered
 
+Hook = Callable[[Sequence[Sequence[int]], Any], Any]
+"""``hook(written, scores) -> scores``, before each token is chosen.
 
-class Prompt(NamedTuple):
-    """What a user says, and what the system is told before."""
+written: for each prompt the ids written so far, the prompt not among them
+scores:  (prompts, ids) in float32 on the model's device, to be changed or replaced; -inf is what
+         cannot be written. At least one id a row has to remain.
 
-    user: str
-    system: str = ""
+Ids are those of `CausalLM.ids`. Prompts that have ended stay in; what is done to them is ignored.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Generated:
     """What a model wrote. ``stop`` is ``"stop"`` if it ended by itself, ``"length"`` if it was
-    cut off; ``counts`` has ``prompt_tokens`` and ``new_tokens`` (its end token included)."""
+    cut off; ``counts`` has ``prompt_tokens`` and ``new_tokens`` (its end token included);
+    ``first_token_s`` is how long the first token of the batch took, prompts included."""
 
     text: str
     stop: str
     counts: Mapping[str, float] = field(default_factory=dict)
+    first_token_s: float = field(default=0.0, compare=False)
+
+
+class Likelihood(NamedTuple):
+    """The log-probability of a text in nats, and the number of its tokens."""
+
+    log_p: float
+    tokens: int
+
+
+class Asked(NamedTuple):
+    """A prompt and a text behind it as ids; the text is what stands from ``start`` on."""
+
+    ids: list[int]
+    start: int
+    rendered: Rendered
 
 
 class CausalLM:
-    """A local causal language model.
+    """A local causal language model. Batches change results by no more than float rounding.
 
     window: tokens that prompt and answer may have together; None if there is no limit
+    ends:   the ids that end what it writes
     """
 
-    def __init__(self, folder: Path, device: str = "cpu", dtype: str = "float32") -> None:
-        self.tokenizer, self.model = load("AutoModelForCausalLM", folder, device, dtype)
-        self.window = positions(self.model)
-        self.ends = self._ends()
-        spare = self.ends[0] if self.ends else 0
-        self.pad = spare if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id
-        # The checkpoint's own settings (sampling, repetition penalty) are not greedy decoding.
-        self.model.generation_config = self._greedy()
-
-    def _ends(self) -> list[int]:
-        """Every token that ends an answer, by the model's or the tokenizer's word."""
-        own = self.model.generation_config.eos_token_id
-        listed = own if isinstance(own, list) else [own]
-        return sorted({each for each in (*listed, self.tokenizer.eos_token_id) if each is not None})
-
-    def _greedy(self, **settings: int) -> object:
-        return library("transformers").GenerationConfig(
-            do_sample=False, eos_token_id=self.ends or None, pad_token_id=self.pad, **settings
-        )
-
-    def tokens(self, prompt: Prompt) -> list[int]:
-        """The ids of a prompt as the model reads it, chat template included."""
-        if not self.tokenizer.chat_template:
-            text = f"{prompt.system}\n\n{prompt.user}" if prompt.system else prompt.user
-            return list(self.tokenizer(text)["input_ids"])
-        messages = [{"role": "user", "content": prompt.user}]
-        if prompt.system:
-            messages.insert(0, {"role": "system", "content": prompt.system})
-        try:
-            ids = self.tokenizer.apply_chat_template(
-                messages,
-                add_generation_prompt=True,
-                return_dict=False,
-                # A passage that spells a control token must not become one.
-                sanitize_control_tokens=True,
-                enable_thinking=False,  # templates that know the word would spend the answer on it
-            )
-        except library("jinja2").TemplateError as error:
-            raise HarnessError(
-                f"the model's chat template refuses the prompt: {error}.",
-                "Leave system_prompt= out." if prompt.system else "Choose another model.",
-            ) from error
-        return list(ids)
+    def __init__(self, prompts: Prompts, window: int | None) -> None:
+        self.prompts, self.window, self.ends = prompts, window, prompts.ends
 
     def count(self, prompt: Prompt) -> int:
         """How many tokens a prompt has."""
-        return len(self.tokens(prompt))
+        return len(self.prompts.render(prompt).ids)
 
-    def generate(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[Generated]:
-        """Continue each prompt greedily by at most ``max_new_tokens``."""
+    def clipped(self, text: str, tokens: int) -> str:
+        """The first ``tokens`` tokens of a text."""
+        return self.prompts.clipped(text, tokens)
+
+    def ids(self, prompt: Prompt, text: str, words: Sequence[str] = ()) -> list[int]:
+        """The ids by which a text is written behind a prompt, for a `Hook` to allow or to find;
+        `words` as `generate` is given them. With open words they depend on the prompt."""
+        return self.prompts.written(self.prompts.render(prompt, words), text)
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        max_new_tokens: int,
+        hook: Hook | None = None,
+        words: Sequence[Sequence[str]] = (),
+    ) -> list[Generated]:
+        """Continue each prompt greedily by at most ``max_new_tokens``.
+
+        words: for each prompt, words that may be written though the prompt does not hold them;
+               of use with open words, where others cannot be written
+        """
         if not prompts:
             return []
-        torch = library("torch")
-        rows = [self.tokens(prompt) for prompt in prompts]
-        ids, mask = (each.to(self.model.device) for each in padded(rows, self.pad, "left"))
-        with torch.inference_mode():
-            found = self.model.generate(
-                input_ids=ids,
-                attention_mask=mask,
-                generation_config=self._greedy(max_new_tokens=max_new_tokens),
-            )
-        written = found[:, ids.shape[1] :].tolist()
-        return [self._generated(row, new) for row, new in zip(rows, written, strict=True)]
+        more = words or [()] * len(prompts)
+        rows = [self.prompts.render(*each) for each in zip(prompts, more, strict=True)]
+        begin = perf_counter()
+        written, first = self._write(rows, max_new_tokens, hook)
+        pairs = zip(rows, written, strict=True)
+        return [self._generated(row, new, first - begin) for row, new in pairs]
 
-    def _generated(self, row: Sequence[int], new: Sequence[int]) -> Generated:
-        """Read what was written up to the first end token; behind it is padding."""
-        end = next((place for place, token in enumerate(new) if token in self.ends), None)
-        kept = new if end is None else new[: end + 1]
-        text = self.tokenizer.decode(kept, skip_special_tokens=True)
-        counts = {"prompt_tokens": len(row), "new_tokens": len(kept)}
-        return Generated(text, "length" if end is None else "stop", counts)
+    def _generated(self, row: Rendered, new: Sequence[int], seconds: float) -> Generated:
+        kept = self.kept(new)
+        stop = "stop" if kept and kept[-1] in self.ends else "length"
+        counts = {"prompt_tokens": len(row.ids), "new_tokens": len(kept)}
+        return Generated(self.prompts.text(row, kept), stop, counts, seconds)
+
+    def kept(self, new: Sequence[int]) -> Sequence[int]:
+        """What was written up to the first end; behind it is padding."""
+        end = next((place for place, token in enumerate(new) if token in self.ends), len(new))
+        return new[: end + 1]
+
+    def log_likelihood(
+        self, prompts: Sequence[Prompt], targets: Sequence[str], batch_size: int = 32
+    ) -> list[Likelihood]:
+        """How likely each text is behind its prompt: an answer, or a question where the prompt
+        has none. `HarnessError` if one is longer than the model's window."""
+        rows = [self._asked(*each) for each in zip(prompts, targets, strict=True)]
+        found = [Likelihood(0.0, len(row.ids) - row.start) for row in rows]
+        told = [place for place, each in enumerate(found) if each.tokens]
+        for batch in by_length([len(rows[place].ids) for place in told], batch_size):
+            here = [told[each] for each in batch]
+            for place, log_p in zip(here, self._log_p([rows[p] for p in here]), strict=True):
+                found[place] = found[place]._replace(log_p=log_p)
+        return found
+
+    def _asked(self, prompt: Prompt, target: str) -> Asked:
+        row = self.prompts.render(prompt)
+        ids = [*row.ids, *self.prompts.target(prompt, row, target)]
+        if self.window is not None and len(ids) > self.window:
+            raise HarnessError(
+                f"prompt and text have {len(ids)} tokens, and the model holds {self.window}.",
+                "Shorten the passages or take another model.",
+            )
+        return Asked(ids, len(row.ids), row)
+
+    def _write(
+        self, rows: Sequence[Rendered], most: int, hook: Hook | None
+    ) -> tuple[list[list[int]], float]:
+        """What is written behind each row, and when the first token was there."""
+        raise NotImplementedError
+
+    def _log_p(self, rows: Sequence[Asked]) -> list[float]:
+        """The log-probability of each row's text; none is empty."""
+        raise NotImplementedError
+
+
+def open_lm(folder: Path, device: str = "cpu", dtype: str = "float32") -> CausalLM:
+    """The language model of a folder, ready to serve."""
+    from systems.models.backends import open_backend
+
+    return open_backend(folder, device, dtype)

@@ -584,7 +584,8 @@ def load_mamba2(folder: Path, device: str = "cpu", dtype: str = "float32") -> Ma
 
 
 def _safe(folder: Path) -> dict[str, Tensor]:
-    """The weights in model.safetensors, or in the files that its index names."""
+    """The weights in model.safetensors, or in the files that its index names, but for the table of
+    open words, which is for `systems.models.openwords`."""
     index = folder / "model.safetensors.index.json"
     try:
         files = {"model.safetensors"}
@@ -597,6 +598,7 @@ def _safe(folder: Path) -> dict[str, Tensor]:
         raise HarnessError(
             f"the weights in {folder} cannot be read: {error}.", "Download the model again."
         ) from error
+    found.pop("words.hashed", None)
     return found
 
 

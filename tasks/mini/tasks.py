@@ -1,31 +1,47 @@
-"""The mini world asked in the five official row shapes, through the same parsers as real data."""
+"""The mini world asked in the five official row shapes, through the same parsers as real data.
+
+From 1000 documents on, each task has one row of the odd sort that its parser meets in real files.
+"""
 
 from __future__ import annotations
 
+import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.contract import Task
-from harness.data import Document, HarnessError, Loaded, RawQuestion
+from harness.data import Document, HarnessError, Lesson, Loaded, RawQuestion
 from harness.score.normalise import triviaqa_normal
 from tasks import shapes
 from tasks.hotpotqa import HotpotQA
-from tasks.mini.world import VERSION, Passage, Question, World, words_of
-from tasks.msmarco import MSMarcoQA
+from tasks.mini import mining, words
+from tasks.mini.lessons import DOCUMENTS, Lessons
+from tasks.mini.questions import Question, questions
+from tasks.mini.world import ODD, VERSION, Draws, Entity, Passage, Profile, World
+from tasks.msmarco import NO_ANSWER, MSMarcoQA
 from tasks.musique import MuSiQue
-from tasks.triviaqa import TriviaQA
+from tasks.triviaqa import WORDS, TriviaQA
 from tasks.twowiki import TwoWiki
 
 
 class Mini(Task):
-    """What the mini tasks share: ``documents`` of the world, ``questions`` asked, ``seed``."""
+    """What the mini tasks share.
 
-    kinds: tuple[str, ...] = ("bridge", "comparison")
-    size: int = 10
-    splits: tuple[str, ...] = ("test", "train")
+    documents: of the world; questions: asked
+    profile:   ``standard`` (10 candidates), ``hard`` (20, near twins and nicknames), ``shift``
+               (10, in syllables, wordings and compositions that train never has)
+    """
+
+    kinds: tuple[str, ...]
+    names = False
+    """Only names are asked for, no years, trades or genres."""
+    size: int | None = None
+    """Candidates in every profile."""
+    splits: tuple[str, ...] = ("test", "dev", "train")
     group_by = "documents"
+    max_new_tokens = 16
     licence = "generated, as free as the harness"
     citation = ""
     version = VERSION
@@ -33,8 +49,16 @@ class Mini(Task):
     generated = True
     question: Any
 
-    def __init__(self, documents: int = 2000, questions: int = 200, seed: int = 0) -> None:
+    def __init__(
+        self,
+        documents: int = 2000,
+        questions: int = 200,
+        seed: int = 0,
+        profile: Profile = "standard",
+    ) -> None:
         self.documents, self.questions, self.seed = documents, questions, seed
+        self.profile: Profile = profile
+        self._taught: tuple[str, Lessons] | None = None
 
     def files(self, source: Path | None, split: str) -> list[Path]:  # noqa: ARG002
         """None: everything is generated."""
@@ -44,118 +68,196 @@ class Mini(Task):
         """Generate the split's world; see `Task.load`."""
         if source is not None:
             raise HarnessError("a mini task is generated from its seed.", "Leave --from out.")
-        world = World(self.documents, self.seed, split)
-        self.aliases = {each.id: (each.alias,) for each in world.entities if each.alias}
+        world = World(self.documents, self.seed, split, self.profile)
         rows = enumerate(self.rows(world), 1)
         loaded = shapes.pooled(((f"mini row {n}", row) for n, row in rows), self.parse, limit)
-        loaded.documents = map(self.document, world.passages)
+        loaded.documents = (each for passage in world for each in self.cut(passage))
         return loaded
 
-    def rows(self, world: World) -> Iterator[dict[str, Any]]:
-        """The questions as rows of the real task's files."""
-        for question in world.questions(self.kinds, self.questions, self.name):
-            yield self.row(question, world.pool(question, self.size))
+    def known_words(self) -> Sequence[str]:
+        """The words of the train split that are not names; see `Teacher`."""
+        return words.TRAINED
 
-    def row(self, question: Question, pool: list[Passage]) -> dict[str, Any]:
+    def lesson(
+        self, world: str, rng: random.Random, size: int, kinds: Mapping[str, float]
+    ) -> Lesson:
+        """A lesson of the train world of that name; see `Teacher` and `Lessons`."""
+        if self._taught is None or self._taught[0] != world:
+            made = World(DOCUMENTS, world, "train", self.profile)
+            self._taught = world, Lessons(made)
+        return self._taught[1].lesson(Draws(rng.randbytes(64)), size, kinds)
+
+    def rows(self, world: World) -> Iterator[dict[str, Any]]:
+        """The questions as rows of the real task's files, the odd one first."""
+        asked = list(questions(world, self.kinds, self.questions, self.name, self.names))
+        odd = world.documents >= ODD
+        if odd:
+            asked[0] = self.odd(world, asked[0])
+        pools = mining.pools(world, asked, self.size or (20 if self.profile == "hard" else 10))
+        for number, (question, pool) in enumerate(zip(asked, pools, strict=True)):
+            passages = [world.passage(each) for each in pool]
+            row = self.row(world, question, passages)
+            yield self.oddly(row) if odd and number == 0 else row
+
+    def odd(self, world: World, question: Question) -> Question:  # noqa: ARG002
+        """The question of the odd row, in place of this one."""
+        return question
+
+    def row(self, world: World, question: Question, pool: list[Passage]) -> dict[str, Any]:
         """One question in the real task's shape."""
         raise NotImplementedError
+
+    def oddly(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The odd row."""
+        return row
 
     def parse(self, row: Any, place: str, notes: Counter[str]) -> RawQuestion | None:
         """The real task's parser."""
         found: RawQuestion | None = self.question(row, place, notes)
         return found
 
-    def document(self, passage: Passage) -> Document:
-        """A passage of the world, as the real task's parser makes it."""
-        return Document("", " ".join(passage.sentences), passage.title)
+    def cut(self, passage: Passage) -> Iterator[Document]:
+        """The documents that the real task's parser makes of a passage."""
+        yield Document("", passage.text, passage.title)
 
 
-def _spaced(passage: Passage) -> list[str]:
+def _spaced(passage: Passage) -> tuple[str, ...]:
     """Sentences that carry the space before them."""
-    return [f" {each}" if number else each for number, each in enumerate(passage.sentences)]
+    return tuple(f" {each}" if n else each for n, each in enumerate(passage.sentences))
 
 
-def _facts(question: Question) -> list[list[Any]]:
+def _facts(world: World, question: Question) -> list[list[Any]]:
     """(title, sentence) of each step, and of the alias where the question uses it."""
     facts = []
-    for subject, relation in question.steps:
-        passage = subject.told[relation]
-        if subject.alias and subject.alias.lower() in words_of(question.text):
-            facts.append([passage.title, 0])
-        facts.append([passage.title, passage.stated.index(relation)])
+    for fact in question.steps:
+        passage = world.passage(world.told_in(fact))
+        facts.append([passage.title, passage.facts.index(fact)])
+        alias = world.alias(fact.subject).lower()
+        if alias in mining.terms(question.text) and passage.aliased != facts[-1][1]:
+            facts.append([passage.title, passage.aliased])
     return facts
 
 
 class MiniHotpotQA(Mini, HotpotQA):
-    """Generated: bridge and comparison questions in HotpotQA's shape."""
+    """Generated: bridge, comparison and yes/no questions in HotpotQA's shape."""
 
     name = "mini-hotpotqa"
+    kinds = ("bridge", "comparison", "bridge", "yesno", "bridge")
 
-    def row(self, question: Question, pool: list[Passage]) -> dict[str, Any]:
+    def row(self, world: World, question: Question, pool: list[Passage]) -> dict[str, Any]:
         return {
             "_id": question.id,
             "question": question.text,
             "answer": question.answer,
-            "type": question.kind,
+            "type": "bridge" if question.kind == "bridge" else "comparison",
             "level": "hard",
-            "supporting_facts": _facts(question),
-            "context": [[passage.title, _spaced(passage)] for passage in pool],
+            "supporting_facts": _facts(world, question),
+            "context": [[passage.title, list(_spaced(passage))] for passage in pool],
         }
 
-    def document(self, passage: Passage) -> Document:
-        return Document("", " ".join(passage.sentences), passage.title, tuple(_spaced(passage)))
+    def oddly(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A supporting fact names a sentence that its paragraph does not have."""
+        return {**row, "supporting_facts": [*row["supporting_facts"], [row["context"][0][0], 99]]}
+
+    def cut(self, passage: Passage) -> Iterator[Document]:
+        yield Document("", passage.text, passage.title, _spaced(passage))
 
 
 class MiniTwoWiki(Mini, TwoWiki):
-    """Generated: bridge and comparison questions in 2WikiMultihopQA's shape, with aliases."""
+    """Generated: bridge, composed, comparison and yes/no questions in 2WikiMultihopQA's shape."""
 
     name = "mini-2wikimultihopqa"
-    document = MiniHotpotQA.document
+    kinds = ("bridge", "comparison", "composed", "yesno")
+    cut = MiniHotpotQA.cut
 
-    def row(self, question: Question, pool: list[Passage]) -> dict[str, Any]:
-        objects = [(subject, by, subject.facts[by]) for subject, by in question.steps]
-        compared = question.kind == "comparison"
+    def row(self, world: World, question: Question, pool: list[Passage]) -> dict[str, Any]:
+        facts = question.steps
+        chain = question.kind in ("bridge", "composed")
+        identifier = None if question.kind == "yesno" else facts[0].subject
+        if chain:
+            identifier = facts[-1].object
+        self.aliases: dict[str, tuple[str, ...]] = {
+            _identifier(entity): (world.name(entity), alias)
+            for fact in facts
+            for entity in (fact.subject, fact.object)
+            if (alias := world.alias(entity))
+        }
         return {
             "_id": question.id,
-            "type": "comparison" if compared else "compositional",
+            "type": "compositional" if chain else "comparison",
             "question": question.text,
-            "context": [[passage.title, passage.sentences] for passage in pool],
-            "supporting_facts": _facts(question),
-            "evidences": [[subject.name, by, found.name] for subject, by, found in objects],
+            "context": [[passage.title, list(passage.sentences)] for passage in pool],
+            "supporting_facts": _facts(world, question),
+            "evidences": [[world.name(s), by, world.name(o)] for s, by, o in facts],
             "answer": question.answer,
-            "evidences_id": [[subject.id, by, found.id] for subject, by, found in objects],
-            "answer_id": None if compared else objects[-1][2].id,
+            "evidences_id": [[_identifier(s), by, _identifier(o)] for s, by, o in facts],
+            "answer_id": _identifier(identifier) if identifier else None,
         }
+
+    def oddly(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Without Wikidata ids, as in the first release."""
+        return {key: value for key, value in row.items() if not key.endswith("s_id")}
 
     def parse(self, row: Any, place: str, notes: Counter[str]) -> RawQuestion | None:
         return self.question(row, place, notes, aliases=self.aliases)  # type: ignore[no-any-return]
 
 
+def _identifier(entity: Entity) -> str:
+    return f"Q-{entity.kind}-{entity.number}"
+
+
 class MiniMuSiQue(Mini, MuSiQue):
-    """Generated: two-hop questions over twenty passages in MuSiQue's shape."""
+    """Generated: questions of two to four hops over twenty passages in MuSiQue's shape."""
 
     name = "mini-musique"
-    kinds = ("bridge",)
+    kinds = ("bridge", "composed")
     size = 20
 
-    def row(self, question: Question, pool: list[Passage]) -> dict[str, Any]:
+    def rows(self, world: World) -> Iterator[dict[str, Any]]:
+        """The last one is the twin of the first, without the passage that has the answer."""
+        rows = list(super().rows(world))
+        if world.documents >= ODD and len(rows) > 1:
+            rows[-1] = _twin(rows[0], rows[1])
+        return iter(rows)
+
+    def row(self, world: World, question: Question, pool: list[Passage]) -> dict[str, Any]:
+        support = {world.told_in(fact) for fact in question.steps}
         return {
-            "id": f"2hop__{question.id}",
+            "id": f"{len(question.steps)}hop__{question.id}",
             "paragraphs": [
                 {
                     "idx": number,
                     "title": passage.title,
-                    "paragraph_text": " ".join(passage.sentences),
-                    "is_supporting": passage in question.gold,
+                    "paragraph_text": passage.text,
+                    "is_supporting": passage.number in support,
                 }
                 for number, passage in enumerate(pool)
             ],
             "question": question.text,
             "question_decomposition": [],
             "answer": question.answer,
-            "answer_aliases": [question.alias] if question.alias else [],
+            "answer_aliases": list(question.aliases),
             "answerable": True,
         }
+
+
+def _twin(row: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """A row that is not answerable: a passage of another one in the place of the answer's."""
+    lost = next(
+        each
+        for each in row["paragraphs"]
+        if row["answer"] in each["paragraph_text"] and each["is_supporting"]
+    )
+    held = [each["paragraph_text"] for each in row["paragraphs"]]
+    new = next(
+        each
+        for each in other["paragraphs"]
+        if each["paragraph_text"] not in held and not each["is_supporting"]
+    )
+    paragraphs = [
+        {**(new if each is lost else each), "idx": each["idx"]} for each in row["paragraphs"]
+    ]
+    return {**row, "paragraphs": paragraphs, "answerable": False}
 
 
 class MiniTriviaQA(Mini, TriviaQA):
@@ -163,19 +265,20 @@ class MiniTriviaQA(Mini, TriviaQA):
 
     name = "mini-triviaqa"
     kinds = ("single",)
+    names = True
 
-    def row(self, question: Question, pool: list[Passage]) -> dict[str, Any]:
-        aliases = [question.answer, *([question.alias] if question.alias else [])]
-        columns = ("doc_source", "filename", "title", "wiki_context")
-        pages = [
-            ("", f"{passage.id}.txt", passage.title, " ".join(passage.sentences))
-            for passage in pool
-        ]
+    def row(self, world: World, question: Question, pool: list[Passage]) -> dict[str, Any]:  # noqa: ARG002
+        aliases = [question.answer, *question.aliases]
         return {
             "question": question.text,
             "question_id": question.id,
             "question_source": "",
-            "entity_pages": dict(zip(columns, map(list, zip(*pages, strict=True)), strict=True)),
+            "entity_pages": {
+                "doc_source": [""] * len(pool),
+                "filename": [f"{passage.number}.txt" for passage in pool],
+                "title": [passage.title for passage in pool],
+                "wiki_context": [passage.text for passage in pool],
+            },
             "search_results": {"title": [], "search_context": []},
             "answer": {
                 "value": question.answer,
@@ -184,6 +287,15 @@ class MiniTriviaQA(Mini, TriviaQA):
             },
         }
 
+    def oddly(self, row: dict[str, Any]) -> dict[str, Any]:
+        """With a web page of which nothing was kept."""
+        return {**row, "search_results": {"title": ["Not found"], "search_context": [" "]}}
+
+    def cut(self, passage: Passage) -> Iterator[Document]:
+        found = passage.text.split()
+        for start in range(0, len(found), WORDS):
+            yield Document("", " ".join(found[start : start + WORDS]), passage.title)
+
 
 class MiniMSMarco(Mini, MSMarcoQA):
     """Generated: one-hop questions in MS MARCO's shape, passages without titles."""
@@ -191,19 +303,24 @@ class MiniMSMarco(Mini, MSMarcoQA):
     name = "mini-msmarco"
     kinds = ("single",)
 
-    def row(self, question: Question, pool: list[Passage]) -> dict[str, Any]:
+    def odd(self, world: World, question: Question) -> Question:  # noqa: ARG002
+        """A question that people selected a passage for which does not answer it."""
+        return next(questions(world, ("unanswerable",), 1, self.name))
+
+    def row(self, world: World, question: Question, pool: list[Passage]) -> dict[str, Any]:  # noqa: ARG002
+        selected = question.gold or question.about
         return {
-            "query_id": int(question.id),
+            "query_id": int(question.id, 16),
             "query": question.text,
             "query_type": "entity",
             "passages": {
-                "is_selected": [int(passage in question.gold) for passage in pool],
-                "passage_text": [" ".join(passage.sentences) for passage in pool],
+                "is_selected": [int(passage.number in selected) for passage in pool],
+                "passage_text": [passage.text for passage in pool],
                 "url": [""] * len(pool),
             },
-            "answers": [question.answer],
-            "wellFormedAnswers": [],
+            "answers": [question.answer or NO_ANSWER],
+            "wellFormedAnswers": [] if question.answer else "[]",
         }
 
-    def document(self, passage: Passage) -> Document:
-        return Document("", " ".join(passage.sentences))
+    def cut(self, passage: Passage) -> Iterator[Document]:
+        yield Document("", passage.text)

@@ -1,0 +1,69 @@
+"""How many passages the reader should read behind each ranker: tuned on dev worlds, written down.
+
+    python benchmarks/depths.py [--questions 200] [--out results/reference/depths.json]
+
+Every ranker of the default run with the default reader, at each depth, on the dev split of the five
+mini tasks; the depth with the highest EM, averaged over tasks, is what the default run uses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+from statistics import fmean
+
+for library in ("OMP", "MKL", "OPENBLAS", "NUMBA"):
+    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+
+from harness import api
+from harness.cli import TASKS
+from harness.run.progress import told
+
+RANKERS = ("bm25", "e5", "cross-encoder", "query-likelihood")
+DEPTHS = (1, 2, 3, 4, 5, 7, 10)
+OUT = Path(__file__).parent.parent / "results" / "reference" / "depths.json"
+
+
+def measured(questions: int, folder: Path) -> dict[str, dict[int, float]]:
+    """EM by ranker and depth, the mean over tasks."""
+    tasks = [f"{task}:questions={questions}" for task in TASKS]
+    systems = [f"{ranker}+reader@{depth}" for ranker in RANKERS for depth in DEPTHS]
+    run = api.run(
+        tasks, systems, split="dev", out=folder / "run", data=folder / "data", progress=told
+    )
+    api.score(run)
+    found: dict[str, list[float]] = defaultdict(list)
+    for record in api.records(run):
+        if record.metric == "EM":
+            found[record.system].append(record.value)
+    return {
+        ranker: {depth: round(fmean(found[f"{ranker}+reader@{depth}"]), 4) for depth in DEPTHS}
+        for ranker in RANKERS
+    }
+
+
+def main() -> None:
+    """Measure, and write the file."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--questions", type=int, default=200)
+    parser.add_argument("--out", type=Path, default=OUT)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        found = measured(options.questions, Path(name))
+    kept = {
+        "command": f"python benchmarks/depths.py --questions {options.questions}",
+        "split": "dev",
+        "questions": options.questions * len(TASKS),
+        "EM": found,
+        "depth": {ranker: max(DEPTHS, key=found[ranker].__getitem__) for ranker in RANKERS},
+    }
+    options.out.write_text(json.dumps(kept, indent=1) + "\n")
+    print(json.dumps(kept["depth"]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,207 @@
+"""The reference: five mini tasks × three profiles × three training seeds, as committed.
+
+    python benchmarks/reference.py [--models data/models] [--questions 500] [--jobs 2]
+
+Trains what is missing under ``--models`` (NAME-SEED; seed 0 must equal the shipped checkpoint),
+runs the matrix and writes ``results/reference/records.json`` and ``README.md``. Interrupted, it
+goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from itertools import product
+from pathlib import Path
+from statistics import fmean
+
+for library in ("OMP", "MKL", "OPENBLAS", "NUMBA"):
+    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+
+import orjson
+
+from harness import api
+from harness.cli import SYSTEMS, TASKS
+from harness.data import Hit
+from harness.run.progress import told
+from harness.train import train
+from systems.training import TABLE
+
+ROOT = Path(__file__).parent.parent
+OUT = ROOT / "results" / "reference"
+SHIPPED = ROOT / "systems" / "checkpoints"
+PROFILES = ("standard", "hard", "shift")
+SEEDS = (0, 1, 2)
+DEPTH = json.loads((OUT / "depths.json").read_text())["depth"]["bm25"]
+FURTHER = tuple(f"bm25+reader:model={name}@{DEPTH}" for name in ("mini-lm-mixtures", "mini-llama"))
+CEILING = "gold+reader@10"
+SHOWN = ("EM", "F1", "nDCG@10", "R@2", "R@5", "RR@10")
+HEAD = """# Reference
+
+**Mechanism tests on a generated world; they say nothing about the real datasets.** Written by
+`python benchmarks/reference.py --questions {questions}`; the cells are in `records.json`.
+
+Under each metric: questions (groups). Cells: the shipped checkpoints' mean and 95 %
+cluster-bootstrap interval over groups; below, the range and mean over {seeds} training seeds.
+`random+reader@0` is the reader without passages, `gold` ranks by gold and reads nothing else: floor
+and ceiling.
+"""
+USES = {"e5": "mini-e5", "cross-encoder": "mini-cross-encoder", "query-likelihood": "mini-lm"}
+
+
+@api.register("systems", "gold")
+class Gold:
+    """The gold passages and nothing else: what a reader could do behind a perfect ranker. It reads
+    gold.jsonl, which no system may, and is known in this script only."""
+
+    def __init__(self, data: str) -> None:
+        self.relevant: dict[str, list[str]] = {}
+        for file in Path(data).glob("mini-*/*/gold.jsonl"):
+            for line in file.read_bytes().splitlines():
+                gold = orjson.loads(line)
+                right = [each for each, grade in gold["relevance"].items() if grade > 0]
+                self.relevant[gold["id"]] = sorted(right)
+
+    def open(self, corpus, folder, brief) -> None:
+        """Nothing to open."""
+
+    def retrieve(self, queries, k):
+        return [
+            [Hit(each, -float(n)) for n, each in enumerate(self.relevant[query.id][:k])]
+            for query in queries
+        ]
+
+
+def folder_of(models: Path, name: str, seed: int) -> Path:
+    """Where a checkpoint of the matrix is."""
+    return SHIPPED / name if seed == 0 else models / f"{name}-{seed}"
+
+
+def pipelines(models: Path, seed: int, data: Path) -> dict[str, str]:
+    """Spellings to run, and what each is called: without the folders of models."""
+    found = {}
+    for name in (*SYSTEMS, *FURTHER, CEILING):
+        stages = []
+        for stage in name.split("+"):
+            system, at, depth = stage.partition("@")
+            kind, _, option = system.partition(":model=")
+            model = option or USES.get(kind) or ("mini-lm" if kind == "reader" else "")
+            if kind == "gold":
+                kind = f"gold:data={data}"
+            elif model:
+                kind = f"{kind}:model={folder_of(models, model, seed)}"
+            stages.append(kind + at + depth)
+        found["+".join(stages)] = name
+    return found
+
+
+def measured(profile: str, seed: int, models: Path, work: Path, questions: int) -> list[dict]:
+    """The records of one profile and training seed."""
+    tasks = [f"{task}:profile={profile},questions={questions}" for task in TASKS]
+    named = pipelines(models, seed, work / "data")
+    run = api.run(
+        tasks,
+        list(named),
+        out=work / f"{profile}-{seed}",
+        data=work / "data",
+        progress=told,
+    )
+    api.score(run)
+    return [
+        {**asdict(each), "system": named.get(each.system, each.system), "training_seed": seed}
+        for each in api.records(run)
+    ]
+
+
+def trained(name: str, seed: int, models: Path) -> Path:
+    """A checkpoint of the matrix, trained if it is not there."""
+    return train(name, models / f"{name}-{seed}", seed, progress=told)
+
+
+def jobs() -> Iterator[tuple[str, int]]:
+    """Checkpoints to train: those of seed 0 are shipped."""
+    yield from ((name, seed) for seed, name in product(SEEDS[1:], TABLE))
+
+
+def summary(records: Sequence[Mapping], profile: str, task: str) -> list[str]:
+    """A table as markdown: the shipped seed with its interval, then the range over seeds."""
+    mine = [r for r in records if r["task"].startswith(f"{task}:") and r["profile"] == profile]
+    metrics = [m for m in dict.fromkeys(r["metric"] for r in mine) if m in SHOWN]
+    cells: dict[tuple[str, str], dict[int, Mapping]] = defaultdict(dict)
+    for record in mine:
+        cells[record["system"], record["metric"]][record["training_seed"]] = record
+    systems = list(dict.fromkeys(r["system"] for r in mine))
+    lines = [
+        f"### {task}, {profile}",
+        "",
+        "| system | " + " | ".join(f"{m}<br>{_counts(mine, m)}" for m in metrics) + " |",
+        "|" + ":--|" * (len(metrics) + 1),
+    ]
+    for system in systems:
+        shown = [_cell(cells[system, metric]) for metric in metrics]
+        lines.append(f"| {system} | " + " | ".join(shown) + " |")
+    return [*lines, ""]
+
+
+def _counts(records: Sequence[Mapping], metric: str) -> str:
+    first = next(r for r in records if r["metric"] == metric)
+    return f"{first['n']} ({first['groups']})"
+
+
+def _cell(by_seed: Mapping[int, Mapping]) -> str:
+    if not by_seed:
+        return "–"
+    first = by_seed[min(by_seed)]
+    text = f"{first['value']:.3f}"
+    if first["low"] is not None:
+        text += f" ({first['low']:.3f}–{first['high']:.3f})"
+    values = [record["value"] for record in by_seed.values()]
+    if len(values) > 1 and len(set(values)) > 1:
+        text += f"<br>seeds {min(values):.3f}–{max(values):.3f}, mean {fmean(values):.3f}"
+    return text
+
+
+def report(records: Sequence[Mapping], questions: int) -> str:
+    """The page of the reference."""
+    lines = [HEAD.format(questions=questions, seeds=len(SEEDS))]
+    for task, profile in product(TASKS, PROFILES):
+        lines += summary(records, profile, task)
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Train, run, write."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--models", type=Path, default=ROOT / "data" / "models")
+    parser.add_argument("--work", type=Path, default=ROOT / "data" / "reference")
+    parser.add_argument("--questions", type=int, default=500)
+    parser.add_argument("--jobs", type=int, default=2)
+    options = parser.parse_args()
+    for profile in PROFILES:  # before the pool, which shares what is prepared
+        for task in TASKS:
+            spelled = f"{task}:profile={profile},questions={options.questions}"
+            api.prepare(spelled, data=options.work / "data")
+    with ProcessPoolExecutor(options.jobs) as pool:
+        list(pool.map(trained, *zip(*jobs(), strict=True), [options.models] * len(list(jobs()))))
+        cells = list(product(PROFILES, SEEDS))
+        found = pool.map(
+            measured,
+            *zip(*cells, strict=True),
+            [options.models] * len(cells),
+            [options.work] * len(cells),
+            [options.questions] * len(cells),
+        )
+        records = [record for each in found for record in each]
+    OUT.mkdir(parents=True, exist_ok=True)
+    lines = ",\n".join(json.dumps(record) for record in records)
+    (OUT / "records.json").write_text(f"[\n{lines}\n]\n")
+    (OUT / "README.md").write_text(report(records, options.questions))
+
+
+if __name__ == "__main__":
+    main()

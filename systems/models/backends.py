@@ -1,0 +1,288 @@
+"""The two ways of running a causal language model: transformers' own, and a loop of ours.
+
+b rows of a batch, l tokens of a row, t tokens of a text to judge, d hidden size, v ids. Importing
+this module loads torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from inspect import signature
+from pathlib import Path
+from time import perf_counter
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from systems.models.hub import (
+    is_state_spaces,
+    library,
+    load_model,
+    load_tokenizer,
+    padded,
+    positions,
+    read_config,
+    tokenizer_folder,
+)
+from systems.models.language import Asked, CausalLM, Hook
+from systems.models.mamba2 import load_mamba2
+from systems.models.openwords import ClosedVocabulary, OpenVocabulary, load_vocabulary
+from systems.models.prompts import Prompts, Rendered, TokenPrompts, WordPrompts
+from systems.models.words import has_open_words
+
+
+def open_backend(folder: Path, device: str, dtype: str) -> CausalLM:
+    """See `systems.models.language.open_lm`."""
+    config = read_config(folder)
+    if is_state_spaces(config) or config.get("model_type") == "mamba2":
+        model = load_mamba2(folder, device, dtype)
+        network: Network = model
+        known = model.backbone.embeddings.weight.detach()
+        if not has_open_words(folder):
+            prompts = TokenPrompts(load_tokenizer(tokenizer_folder(folder)), _ends(folder))
+            return Stepwise(network, prompts, ClosedVocabulary(known), None)
+    else:
+        model = load_model("AutoModelForCausalLM", folder, device, dtype)
+        network = Attention(model)
+        known = model.get_input_embeddings().weight.detach()
+        if not has_open_words(folder):
+            return Transformer(model, TokenPrompts(load_tokenizer(folder), _ends(folder)))
+    vocabulary = load_vocabulary(folder, known)
+    window = config.get("max_position_embeddings")
+    return Stepwise(network, WordPrompts(vocabulary.words), vocabulary, window)
+
+
+def _ends(folder: Path) -> object:
+    """The ids that end a text by a checkpoint's own word."""
+    own = folder / "generation_config.json"
+    said = json.loads(own.read_text(encoding="utf-8")) if own.is_file() else read_config(folder)
+    return said.get("eos_token_id")
+
+
+# --- transformers' own ----------------------------------------------------------------
+
+
+class Transformer(CausalLM):
+    """Any causal model in Hugging Face format, run by transformers."""
+
+    def __init__(self, model: Any, prompts: TokenPrompts) -> None:
+        super().__init__(prompts, positions(model))
+        spare, pad = prompts.ends[0] if prompts.ends else 0, prompts.tokenizer.pad_token_id
+        self.model, self.pad = model, spare if pad is None else pad
+        # The checkpoint's own settings (sampling, repetition penalty) are not greedy decoding.
+        self.model.generation_config = self._greedy()
+
+    def _greedy(self, **settings: int) -> object:
+        return library("transformers").GenerationConfig(
+            do_sample=False,
+            eos_token_id=list(self.ends) or None,
+            pad_token_id=self.pad,
+            **settings,
+        )
+
+    def _write(
+        self, rows: Sequence[Rendered], most: int, hook: Hook | None
+    ) -> tuple[list[list[int]], float]:
+        ids, mask = padded([row.ids for row in rows], self.pad, "left")
+        first: list[float] = []
+
+        def watch(read: Tensor, scores: Tensor) -> Tensor:
+            if hook is not None:
+                written = [list(self.kept(row)) for row in read[:, ids.shape[1] :].tolist()]
+                scores = hooked(hook, written, scores, self.ends)
+            first.append(perf_counter())
+            return scores
+
+        with torch.inference_mode():
+            found = self.model.generate(
+                input_ids=ids.to(self.model.device),
+                attention_mask=mask.to(self.model.device),
+                generation_config=self._greedy(max_new_tokens=most),
+                logits_processor=[watch],
+            )
+        return found[:, ids.shape[1] :].tolist(), first[0]
+
+    def _log_p(self, rows: Sequence[Asked]) -> list[float]:
+        # Padding on the right leaves every architecture's positions as they are.
+        ids, mask = padded([row.ids for row in rows], self.pad, "right")
+        places, targets = spans(rows)
+        kept = torch.arange(int(places.min()), int(places.max()) + 1)
+        wanted = "logits_to_keep" in signature(self.model.forward).parameters
+        device = self.model.device
+        with torch.inference_mode():
+            scores = self.model(
+                input_ids=ids.to(device),
+                attention_mask=mask.to(device),
+                **({"logits_to_keep": kept.to(device)} if wanted else {}),
+            ).logits
+            places = (places - kept[0] if wanted else places).to(device)
+            return log_p(picked(scores, places), targets.to(device))
+
+
+# --- our loop -------------------------------------------------------------------------
+
+
+class Network(Protocol):
+    """A causal model that reads vectors, such as `systems.models.mamba2.Mamba2`."""
+
+    def __call__(
+        self, embedded: Tensor, mask: Tensor | None, state: Any, want_state: bool
+    ) -> tuple[Tensor, Any]:
+        """Read vectors (b, l, d), padded on the right where ``mask`` (b, l) is 0; give hidden
+        states (b, l, d) and what was read so far, which may be given as ``state`` once."""
+        ...
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Scores of what comes next, (b, l, v)."""
+        ...
+
+
+class Read(NamedTuple):
+    """What attention looks back on: keys and values, and which of them are real, (b, l)."""
+
+    cache: Any
+    mask: Tensor
+
+
+class Attention:
+    """A causal transformer as a `Network`: tokens after padding get the positions that they would
+    have without it."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def __call__(
+        self, embedded: Tensor, mask: Tensor | None, state: Read | None, want_state: bool
+    ) -> tuple[Tensor, Read]:
+        new = embedded.new_ones(embedded.shape[:2], dtype=torch.int64) if mask is None else mask
+        whole = new if state is None else torch.cat([state.mask, new], dim=1)
+        place = whole.cumsum(dim=1) - 1
+        found = self.model.base_model(
+            inputs_embeds=embedded,
+            attention_mask=whole,
+            position_ids=place[:, -embedded.shape[1] :],
+            past_key_values=None if state is None else state.cache,
+            use_cache=want_state,
+        )
+        return found.last_hidden_state, Read(found.past_key_values, whole)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        scores: Tensor = self.model.get_output_embeddings()(hidden).float()
+        return scores
+
+
+class Text(NamedTuple):
+    """Rows for a network: ids and mask (b, l), slots (b, u, d), how many are seen (b, l)."""
+
+    ids: Tensor
+    mask: Tensor
+    slots: Tensor
+    seen: Tensor
+
+
+class Stepwise(CausalLM):
+    """A network, token by token, with a vocabulary that may be open."""
+
+    def __init__(
+        self,
+        network: Network,
+        prompts: Prompts,
+        vocabulary: OpenVocabulary | ClosedVocabulary,
+        window: int | None,
+    ) -> None:
+        super().__init__(prompts, window)
+        self.network, self.vocabulary = network, vocabulary
+
+    def _write(
+        self, rows: Sequence[Rendered], most: int, hook: Hook | None
+    ) -> tuple[list[list[int]], float]:
+        written: list[list[int]] = [[] for _ in rows]
+        first = perf_counter()
+        with torch.inference_mode():
+            text = self._text([row.ids for row in rows], rows)
+            hidden, state = self._read(text.ids, text, None)
+            last = text.mask.sum(dim=1, keepdim=True) - 1
+            hidden, text = picked(hidden, last), text._replace(seen=picked(text.seen, last))
+            for step in range(most):
+                scores = self._scores(hidden, text)[:, 0]
+                scores[:, list(self.prompts.forbidden)] = -torch.inf
+                if hook is not None:
+                    scores = hooked(hook, written, scores, self.ends)
+                token = scores.argmax(dim=-1, keepdim=True)
+                for row, (new,) in zip(written, token.tolist(), strict=True):
+                    if not ended(row, self.ends):
+                        row.append(new)
+                if step == 0:
+                    first = perf_counter()
+                if step + 1 == most or all(ended(row, self.ends) for row in written):
+                    break
+                hidden, state = self._read(token, text, state)
+        return written, first
+
+    def _log_p(self, rows: Sequence[Asked]) -> list[float]:
+        with torch.inference_mode():
+            text = self._text([row.ids for row in rows], [row.rendered for row in rows])
+            places, targets = (each.to(text.ids.device) for each in spans(rows))
+            hidden, _ = self._read(text.ids, text, None, want_state=False)
+            text = text._replace(seen=picked(text.seen, places))
+            scores = self._scores(picked(hidden, places), text)
+            return log_p(scores, self.vocabulary.said(targets, text.seen))
+
+    def _text(self, rows: Sequence[Sequence[int]], rendered: Sequence[Rendered]) -> Text:
+        slots = self.vocabulary.slots([row.lexicon for row in rendered])
+        ids, mask = (each.to(slots.device) for each in padded(rows, 0, "right"))
+        given = torch.tensor([[row.given] for row in rendered], device=slots.device)
+        return Text(ids, mask, slots, self.vocabulary.seen(ids, given))
+
+    def _read(
+        self, ids: Tensor, text: Text, state: Any, want_state: bool = True
+    ) -> tuple[Tensor, Any]:
+        embedded = self.vocabulary.embed(ids, text.slots)
+        mask = text.mask if state is None else None
+        return self.network(embedded, mask, state, want_state)
+
+    def _scores(self, hidden: Tensor, text: Text) -> Tensor:
+        return self.vocabulary.scores(self.network.logits(hidden), hidden, text.slots, text.seen)
+
+
+# --- what both do ---------------------------------------------------------------------
+
+
+def ended(row: Sequence[int], ends: Sequence[int]) -> bool:
+    """Whether the last thing written is an end."""
+    return bool(row) and row[-1] in ends
+
+
+def hooked(
+    hook: Hook, written: Sequence[Sequence[int]], scores: Tensor, ends: Sequence[int]
+) -> Tensor:
+    """The scores as the hook wants them; `ValueError` if it leaves a row nothing to write."""
+    changed: Tensor = hook(written, scores)
+    for place in changed.isneginf().all(dim=-1).nonzero().flatten().tolist():
+        if not ended(written[place], ends):
+            raise ValueError(f"the hook allows nothing behind {list(written[place])}")
+    return changed
+
+
+def spans(rows: Sequence[Asked]) -> tuple[Tensor, Tensor]:
+    """The places (b, t) whose scores say how likely a text is, and its ids (b, t); where a text is
+    shorter its first place again, and -1."""
+    width = max(len(row.ids) - row.start for row in rows)
+    places = torch.tensor([[row.start - 1] for row in rows]) + torch.arange(width)
+    targets, real = padded([row.ids[row.start :] for row in rows], -1, "right")
+    return torch.where(real == 1, places, places[:, :1]), targets
+
+
+def picked(values: Tensor, places: Tensor) -> Tensor:
+    """Values (b, l, …) at places (b, t): (b, t, …)."""
+    return values[torch.arange(len(values), device=values.device)[:, None], places]
+
+
+def log_p(scores: Tensor, targets: Tensor) -> list[float]:
+    """The log-probability of the ids (b, t) under scores (b, t, v), summed over each row; -1 is no
+    id."""
+    found = scores.float().log_softmax(dim=-1).gather(-1, targets.clamp(min=0)[..., None])[..., 0]
+    total: list[float] = found.masked_fill(targets < 0, 0.0).double().sum(dim=1).tolist()
+    return total

@@ -1,0 +1,188 @@
+"""What a language model is asked, and how each kind of model reads it: prompts to ids and back.
+
+Checkpoints with open words know one form of prompt (see `systems.models.words`); all others read
+`prompt_text`, inside their chat template if they have one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from harness.data import Document, HarnessError
+from systems.models.hub import library
+from systems.models.words import (
+    ANSWER,
+    END,
+    NEW,
+    PAD,
+    PASSAGE,
+    QUESTION,
+    Lexicon,
+    OpenWords,
+    clipped,
+)
+from systems.passages import words_of
+
+
+class Prompt(NamedTuple):
+    """What a model is to continue: with the answer to a question, or, where that is None, with a
+    question about the passages. ``system`` is what a chat model is told before."""
+
+    question: str | None
+    passages: Sequence[Document] = ()
+    instruction: str = ""
+    system: str = ""
+
+
+class Rendered(NamedTuple):
+    """A prompt as ids; with open words also the lexicon that its slots stand in, of which the
+    first ``given`` may be said without having been read."""
+
+    ids: list[int]
+    lexicon: Lexicon | None = None
+    given: int = 0
+
+
+class Prompts(Protocol):
+    """How one model reads and writes.
+
+    ends:      the ids that end what it writes
+    forbidden: ids that it never writes
+    """
+
+    ends: tuple[int, ...]
+    forbidden: tuple[int, ...]
+
+    def render(self, prompt: Prompt, words: Sequence[str] = ()) -> Rendered:
+        """A prompt as ids, with further words that may be said after it."""
+        ...
+
+    def written(self, rendered: Rendered, text: str) -> list[int]:
+        """The ids by which a text is written after a prompt, without an end."""
+        ...
+
+    def target(self, prompt: Prompt, rendered: Rendered, text: str) -> list[int]:
+        """What has to be written for the text to be the whole continuation of the prompt."""
+        ...
+
+    def text(self, rendered: Rendered, ids: Sequence[int]) -> str:
+        """What was written after a prompt, its end left out."""
+        ...
+
+    def clipped(self, text: str, tokens: int) -> str:
+        """The first ``tokens`` tokens of a text."""
+        ...
+
+
+class TokenPrompts:
+    """Prompts through a Hugging Face tokenizer.
+
+    A target is tokenised apart from its prompt, so that the prompt's tokens are those that
+    `generate` continues: as it stands behind a chat template, else as it stands behind a colon
+    and a space. Its end token is not part of it.
+    """
+
+    forbidden: tuple[int, ...] = ()
+
+    def __init__(self, tokenizer: Any, ends: object) -> None:
+        self.tokenizer = tokenizer
+        listed = ends if isinstance(ends, list) else [ends]
+        known = {each for each in (*listed, tokenizer.eos_token_id) if each is not None}
+        self.ends = tuple(sorted(known))
+
+    def render(self, prompt: Prompt, words: Sequence[str] = ()) -> Rendered:  # noqa: ARG002
+        """Any word can be said: ``words`` change nothing."""
+        user = prompt_text(prompt)
+        if not self.tokenizer.chat_template:
+            text = f"{prompt.system}\n\n{user}" if prompt.system else user
+            return Rendered(list(self.tokenizer(text)["input_ids"]))
+        messages = [{"role": "user", "content": user}]
+        if prompt.system:
+            messages.insert(0, {"role": "system", "content": prompt.system})
+        try:
+            ids = self.tokenizer.apply_chat_template(
+                messages,
+                add_generation_prompt=True,
+                return_dict=False,
+                # A passage that spells a control token must not become one.
+                sanitize_control_tokens=True,
+                enable_thinking=False,  # templates that know the word would spend the answer on it
+            )
+        except library("jinja2").TemplateError as error:
+            raise HarnessError(
+                f"the model's chat template refuses the prompt: {error}.",
+                "Leave system_prompt= out." if prompt.system else "Choose another model.",
+            ) from error
+        return Rendered(list(ids))
+
+    def written(self, rendered: Rendered, text: str) -> list[int]:  # noqa: ARG002
+        if self.tokenizer.chat_template or not text:
+            return self._plain(text)
+        # Some tokenizers put a space before any text: only behind something is it there once.
+        return self._plain(f": {text}")[len(self._plain(":")) :]
+
+    def _plain(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def target(self, prompt: Prompt, rendered: Rendered, text: str) -> list[int]:  # noqa: ARG002
+        return self.written(rendered, text)
+
+    def text(self, rendered: Rendered, ids: Sequence[int]) -> str:  # noqa: ARG002
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+
+    def clipped(self, text: str, tokens: int) -> str:
+        found = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        ends = [end for _, end in found["offset_mapping"]]
+        return text if len(ends) <= tokens else text[: ends[tokens - 1]]
+
+
+class WordPrompts:
+    """Prompts in open words. Instruction and system prompt are not read: the model knows one
+    instruction. An answer's target includes its end."""
+
+    ends: tuple[int, ...] = (END,)
+    forbidden: tuple[int, ...] = (PAD, NEW, PASSAGE, QUESTION, ANSWER)
+
+    def __init__(self, words: OpenWords) -> None:
+        self.words = words
+
+    def render(self, prompt: Prompt, words: Sequence[str] = ()) -> Rendered:
+        lexicon = Lexicon(self.words)
+        lexicon.read(" ".join(words))
+        given = len(lexicon.slots)
+        return Rendered(lexicon.prompt(prompt.passages, prompt.question), lexicon, given)
+
+    def written(self, rendered: Rendered, text: str) -> list[int]:
+        """A word that was not read gets a slot of its own, and ``<new>`` is what can be said."""
+        return _lexicon(rendered).read(text)
+
+    def target(self, prompt: Prompt, rendered: Rendered, text: str) -> list[int]:
+        return self.written(rendered, text) + ([END] if prompt.question is not None else [])
+
+    def text(self, rendered: Rendered, ids: Sequence[int]) -> str:
+        return _lexicon(rendered).say(ids)
+
+    def clipped(self, text: str, tokens: int) -> str:
+        return clipped(text, tokens)
+
+
+def _lexicon(rendered: Rendered) -> Lexicon:
+    assert rendered.lexicon is not None
+    return rendered.lexicon
+
+
+def prompt_text(prompt: Prompt) -> str:
+    """The one text for all models that read text: instruction, numbered passages, question.
+
+    Without a question it asks for one, as UPR does (Sachan et al. 2022, arXiv 2204.07496).
+    """
+    if prompt.question is None:
+        parts = [f"Passage: {words_of(passage)}" for passage in prompt.passages]
+        return "\n\n".join([*parts, "Please write a question based on this passage."])
+    parts = [prompt.instruction] if prompt.instruction else []
+    for number, passage in enumerate(prompt.passages, 1):
+        title = f" {passage.title}" if passage.title else ""
+        parts.append(f"[{number}]{title}\n{passage.text}")
+    parts.append(f"Question: {prompt.question}\nAnswer:")
+    return "\n\n".join(parts)

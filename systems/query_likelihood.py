@@ -1,0 +1,66 @@
+"""Reranks by query likelihood (Ponte and Croft 1998): log p(question | passage) under a causal
+language model, as UPR (Sachan et al. 2022, arXiv 2204.07496).
+
+What it does not do: training, a prior over passages, smoothing (the model is never sure of 0).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from harness.corpus import Corpus
+from harness.data import Brief, Document, HarnessError, Query, Reply
+from systems.models.hub import OneModel
+from systems.models.language import open_lm
+from systems.models.prompts import Prompt
+from systems.ranking import Judged, reranked
+
+
+class QueryLikelihood(OneModel):
+    """Options: the model (shipped, on the hub or a folder) and its ``revision``; ``average``: the
+    mean over the question's tokens instead of their sum (which ranks alike); ``max_length``: tokens
+    of a passage after which it is cut; ``batch_size`` of passages."""
+
+    needs_pool = True
+
+    def __init__(
+        self,
+        model: str = "mini-lm",
+        average: bool = False,
+        max_length: int = 512,
+        batch_size: int = 32,
+        revision: str = "",
+    ) -> None:
+        for name, size in {"max_length": max_length, "batch_size": batch_size}.items():
+            if size < 1:
+                raise HarnessError(
+                    f"query-likelihood:{name}={size} is wrong.", "It should be 1 or more."
+                )
+        self.model, self.revision, self.average = model, revision, average
+        self.max_length, self.batch_size = max_length, batch_size
+
+    def open(self, corpus: Corpus, folder: Path | None, brief: Brief) -> None:  # noqa: ARG002
+        self.corpus = corpus
+        (checkpoint,) = self.files()
+        self.lm = open_lm(checkpoint, brief.device, brief.dtype)
+
+    def retrieve(self, queries: Sequence[Query], k: int) -> list[Reply]:
+        """The pool by likelihood; ``counts`` says how many tokens were read."""
+        return reranked(self.corpus, queries, k, self._judged)
+
+    def _judged(self, pairs: Sequence[tuple[str, Document]]) -> list[Judged]:
+        prompts = [Prompt(None, [self._cut(passage)]) for _, passage in pairs]
+        questions = [question for question, _ in pairs]
+        found = self.lm.log_likelihood(prompts, questions, self.batch_size)
+        return [
+            Judged(
+                each.log_p / max(1, each.tokens) if self.average else each.log_p,
+                self.lm.count(prompt) + each.tokens,
+            )
+            for prompt, each in zip(prompts, found, strict=True)
+        ]
+
+    def _cut(self, passage: Document) -> Document:
+        return replace(passage, text=self.lm.clipped(passage.text, self.max_length), sentences=())

@@ -1,0 +1,411 @@
+"""Latency is its own pass: what a system really takes, told apart, one question at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pytest
+import timed_systems
+from conftest import Toy
+
+from harness import api, registry
+from harness.cli import main
+from harness.data import HarnessError
+from harness.report import latency as report
+from harness.run import latency as timing
+from harness.run.spans import recorded, span
+from harness.run.timings import NAME, Measured, Timing, append, read_timings
+
+
+@pytest.fixture(autouse=True)
+def _known() -> None:
+    for name in ("Timed", "Threaded", "Speaker", "Solver"):
+        registry.register("systems", name.lower())(getattr(timed_systems, name))
+
+
+def measured(*systems: str, questions: int = 8, rounds: int = 1, **more: Any) -> dict[str, Any]:
+    """Latencies on the toy task, by pipeline."""
+    folder = api.latency(["toy"], systems, questions=questions, rounds=rounds, **more)
+    return {cell.system: cell for cell in api.latencies(folder)}
+
+
+# --- what is measured -----------------------------------------------------------------
+
+
+def test_a_system_that_sleeps_20_ms_takes_20_to_22_at_the_median() -> None:
+    (cell,) = measured("timed:sleep=0.02", questions=30).values()
+    assert 20 <= cell.p50_ms <= 22
+    assert 20 <= cell.retrieval_p50_ms <= cell.p50_ms
+    assert (cell.questions, cell.p95_ms, cell.answer_p50_ms) == (30, None, None)
+
+
+def test_a_slow_first_question_is_under_first_and_a_slow_start_under_cold() -> None:
+    (cell,) = measured("timed:first=2").values()
+    assert 2000 <= cell.first_ms <= 2200
+    assert cell.p50_ms < 5
+    assert cell.cold_ms < 1900
+
+
+def test_memory_that_a_system_holds_is_in_its_peak_and_the_parents_is_not() -> None:
+    ours = b"x" * 400_000_000
+    cells = measured("timed:hold=300", "timed")
+    more = cells["timed:hold=300"].peak_bytes - cells["timed"].peak_bytes
+    assert 270e6 <= more <= 330e6
+    assert cells["timed"].peak_bytes < 200e6 < len(ours)
+    assert cells["timed"].before_bytes <= cells["timed"].peak_bytes
+
+
+def test_every_call_has_one_question_and_no_question_comes_twice_in_a_process() -> None:
+    log = Path("calls").absolute()
+    measured(f"timed:log={log}", questions=20, rounds=2)
+    calls = [line.split("\t") for line in log.read_text().splitlines()]
+    assert {len(call) for call in calls} == {2}
+    for pid in {pid for pid, *_ in calls}:
+        asked = [text for number, text in calls if number == pid]
+        assert len(asked) == len(set(asked)) == 1 + timing.WARM + 20
+    assert len({pid for pid, *_ in calls}) == 2
+
+
+def test_a_task_with_few_questions_times_what_it_has() -> None:
+    folder = api.latency(["toy:count=4"], ["timed"], rounds=1)
+    (cell,) = api.latencies(folder)
+    assert cell.questions == 3
+    (cell,) = api.latencies(api.latency(["toy:count=1"], ["timed"], rounds=1))
+    assert (cell.questions, cell.p50_ms, cell.spread) == (0, None, None)
+    assert cell.first_ms is not None
+
+
+def test_answering_is_told_from_retrieving_and_tokens_are_counted() -> None:
+    cells = measured("timed:sleep=0.004@3+speaker", "solver")
+    cell = cells["timed:sleep=0.004@3+speaker"]
+    assert 10 <= cell.answer_p50_ms <= 12
+    assert 4 <= cell.retrieval_p50_ms <= 5.5
+    assert cell.tokens == 12
+    assert cell.ms_per_token == pytest.approx(cell.answer_p50_ms / 5, rel=0.3)
+    assert (cells["solver"].answer_p50_ms, cells["solver"].retrieval_p50_ms) == (None, None)
+    (folder,) = Path("results/runs").iterdir()
+    inside = next(each.measured for each in read_timings(folder) if "speaker" in each.system)
+    assert 5 <= median(inside.spans["half"]) <= 6
+    for whole, *stages in zip(inside.whole, *inside.stages, strict=True):
+        assert whole == pytest.approx(sum(stages), abs=0.01)
+
+
+def test_threads_are_fixed_before_anything_is_imported(monkeypatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    (cell,) = measured("threaded").values()
+    assert cell.failed == ""
+
+
+def test_an_index_is_built_before_and_its_seconds_and_bytes_are_told() -> None:
+    cells = measured("bm25", "timed")
+    assert cells["bm25"].index_seconds > 0 and cells["bm25"].index_bytes > 1000
+    assert cells["timed"].index_seconds is None
+    (about,) = (json.loads(path.read_text()) for path in Path("data/indexes").glob("*/*.json"))
+    assert about["seconds"] == cells["bm25"].index_seconds
+
+
+# --- what goes wrong ------------------------------------------------------------------
+
+
+def test_a_pipeline_that_fails_says_how_and_leaves_the_others_alone() -> None:
+    names = {
+        "open": "cannot be started (ValueError: no such luck)",
+        "kill": "ended by SIGKILL",
+        "exit": "exit code 7",
+        "hang": "more than 1 s to open or for one question",
+    }
+    cells = measured(*(f"timed:fails={how}" for how in names), "timed", rounds=2, patience=1)
+    for how, said in names.items():
+        cell = cells[f"timed:fails={how}"]
+        assert said in cell.failed and f"failed: {cell.failed}" == cell.remark
+        assert (cell.rounds, cell.p50_ms) == (0, None)
+    assert (cells["timed"].rounds, cells["timed"].failed) == (2, "")
+
+
+def test_an_errored_question_is_counted_and_not_timed(capsys) -> None:
+    folder = api.latency(["toy"], ["timed:fails=some"], rounds=1)
+    (cell,) = api.latencies(folder)
+    assert cell.errors > 0 and cell.errors + cell.questions == 40 - 1 - timing.WARM
+    assert f"errors={cell.errors}" in cell.remark
+    assert main(["latency", "--task", "toy", "--system", "timed:fails=some", "--rounds", "1"]) == 3
+    assert "RuntimeError: not this one" in capsys.readouterr().err
+
+
+def test_what_a_fresh_process_cannot_measure_is_refused_before_anything_starts(tmp_path) -> None:
+    @api.register("systems", "typed")
+    class Typed:
+        def retrieve(self, queries, k):
+            return [[] for _ in queries]
+
+    (tmp_path / "a.run").write_text("q 0 d 1 1 x\n")
+    with pytest.raises(HarnessError) as caught:
+        measured("typed", "trec:file=a.run")
+    assert "typed is known in this process alone" in str(caught.value)
+    assert "trec:file=a.run is a result from elsewhere" in str(caught.value)
+    assert not Path("results").exists()
+
+
+INTERRUPTED = """
+import sys
+sys.path.insert(0, {tests!r})
+import timed_systems
+from conftest import Toy
+from harness import api
+api.register("tasks", "toy")(Toy)
+api.register("systems", "timed")(timed_systems.Timed)
+api.latency(["toy"], ["timed", "timed:fails=hang,log=calls"], rounds=1, out="r")
+"""
+
+
+def test_interrupted_it_stops_its_process_and_keeps_what_was_finished(tmp_path: Path) -> None:
+    script = INTERRUPTED.format(tests=str(Path(__file__).parent))
+    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
+    calls = Path("calls")
+    while not (calls.exists() and calls.read_text()):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    assert "KeyboardInterrupt" in process.communicate(timeout=10)[1]
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(calls.read_text().split()[0]), 0)
+    assert [each.system for each in read_timings(Path("r"))] == ["timed"]
+
+
+# --- the file -------------------------------------------------------------------------
+
+
+def lines(folder: Path) -> list[tuple[int, str]]:
+    return [(each.round, each.system) for each in read_timings(folder)]
+
+
+def test_each_round_begins_with_another_pipeline() -> None:
+    systems = ["timed", "random"]
+    folder = api.latency(["toy"], systems, questions=1, rounds=3)
+    found = [[system for number, system in lines(folder) if number == r] for r in range(3)]
+    assert found == [systems, systems[::-1], systems]
+
+
+def test_the_same_command_measures_what_is_missing_and_nothing_that_is_there() -> None:
+    def again(rounds: int = 2, **more: Any) -> bytes:
+        api.latency(["toy"], ["random", "timed"], questions=2, rounds=rounds, out="r", **more)
+        return path.read_bytes()
+
+    path = Path("r", NAME)
+    whole = again()
+    state = path.stat()
+    assert again() == whole and path.stat().st_mtime_ns == state.st_mtime_ns
+    path.write_bytes(whole[:-9])
+    mended = again()
+    kept = b"".join(whole.splitlines(keepends=True)[:-1])
+    assert mended.startswith(kept) and lines(Path("r")) == [
+        (0, "random"), (0, "timed"), (1, "timed"), (1, "random"),
+    ]  # fmt: skip
+    assert again(rounds=3).startswith(mended)
+    assert len(lines(Path("r"))) == 6
+    assert len(again(rounds=1, seed=1).splitlines()) == 6 + 2
+
+
+def test_a_failed_or_outdated_line_is_measured_again_and_replaced() -> None:
+    folder = api.latency(["toy"], ["random"], questions=2, rounds=1)
+    (good,) = read_timings(folder)
+    for old in (replace(good, measured=None, failed="a power cut"), replace(good, key="old")):
+        (folder / NAME).unlink()
+        append(folder, old)
+        api.latency(["toy"], ["random"], questions=2, rounds=1)
+        (new,) = read_timings(folder)
+        assert (new.key, new.failed) == (good.key, "")
+
+
+def test_quality_never_feeds_latency_and_latency_no_rows(capsys) -> None:
+    sizes = ["--questions", "3", "--rounds", "1"]
+    assert main(["latency", "--task", "toy", "--system", "bm25", "--out", "r", *sizes]) == 0
+    before = Path("r", NAME).read_bytes()
+    assert not list(Path("r").rglob("rows.jsonl"))
+    assert "latency" in capsys.readouterr().out
+    assert main(["report", "r"]) == 0
+    assert "nDCG" not in (alone := capsys.readouterr().out) and "latency" in alone
+    assert main(["run", "--task", "toy", "--system", "bm25", "--out", "r"]) == 0
+    both = capsys.readouterr().out
+    assert both.index("nDCG@10") < both.index("toy · test · pool · latency")
+    assert Path("r", NAME).read_bytes() == before
+
+
+def test_run_measures_too_if_asked_and_a_second_time_does_nothing(capsys) -> None:
+    words = ["run", "--task", "toy", "toy:count=30", "--system", "bm25", "--out", "r"]
+    assert main(words) == 0
+    assert not Path("r", NAME).exists()
+    assert main([*words, "--latency", "short"]) == 0
+    assert "30 questions × 2 rounds" in capsys.readouterr().out
+    assert lines(Path("r")) == [(0, "bm25"), (1, "bm25")]
+    files = [path for path in Path("r").rglob("*") if path.is_file()]
+    before = {path: path.stat().st_mtime_ns for path in files}
+    assert main([*words, "--latency", "short"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in files} == before
+    assert main([*words, "--latency", "long"]) == 2
+    assert "Write none, short, full" in capsys.readouterr().err
+
+
+def test_without_options_run_has_a_short_look(monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr("harness.cli._carry_out", lambda *words: asked.append(words[-1]) or 0)
+    monkeypatch.setattr("harness.run.plan.make_plan", lambda *_, **__: None)
+    main(["run"])
+    main(["run", "--system", "random"])
+    assert asked == [timing.SHORT, None]
+
+
+# --- what people see ------------------------------------------------------------------
+
+
+def line(system: str, whole: float, *, answer: float = 0.0, **more: Any) -> Timing:
+    """A line of the file: 100 questions that took ``whole`` ms, ``answer`` of them answering."""
+    spans = {"retrieve": [whole - answer] * 100} | ({"answer": [answer] * 100} if answer else {})
+    found = Measured(
+        cold=100.0,
+        first=9.0,
+        before=10**7,
+        peak=10**8,
+        ids=[str(n) for n in range(100)],
+        whole=[whole] * 100,
+        stages=[[whole] * 100],
+        spans=spans,
+        counts={"prompt_tokens": [None] * 100, "new_tokens": [None] * 100},
+        errors=0,
+        error="",
+        load=[0.5, 0.7],
+    )
+    parts: dict[str, Any] = {
+        "task": "toy",
+        "split": "test",
+        "setting": "pool",
+        "fingerprint": "f",
+        "generated": False,
+        "asked": 100,
+        "seed": 0,
+        "device": "cpu",
+        "dtype": "float32",
+        "machine": {"cpu": "abacus", "cores": 2, "system": "Linux", "python": "3.11.7"},
+        "system": system,
+        "key": "k",
+        "round": 0,
+        "versions": {},
+        "measured": found,
+    }
+    return Timing(**parts | more)
+
+
+def seen(*timings: Timing) -> dict[str, report.Latency]:
+    for each in timings:
+        append(Path(), each)
+    return {cell.system: cell for cell in report.records(".")}
+
+
+def test_ratios_are_over_bm25_and_over_bm25_reader_at_the_same_depth() -> None:
+    cells = seen(
+        line("bm25", 2.0),
+        line("e5", 8.0),
+        line("bm25:k1=0.9", 4.0),
+        line("bm25+reader@5", 42.0, answer=40.0),
+        line("bm25+reader@3", 22.0, answer=20.0),
+        line("e5@100+rico", 84.0, answer=74.0),
+        line("bm25+reader@2", 12.0, answer=10.0),
+        line("bm25+reader:model=a@2", 24.0, answer=10.0),
+        line("e5+reader:model=a@2", 36.0, answer=10.0),
+        line("rico@2", 36.0, answer=10.0),
+    )
+    assert {name: cell.over_bm25 for name, cell in cells.items()} == {
+        "bm25": 1, "e5": 4, "bm25:k1=0.9": 2, "bm25+reader@5": 1, "bm25+reader@3": 1,
+        "e5@100+rico": 5, "bm25+reader@2": 1, "bm25+reader:model=a@2": 7,
+        "e5+reader:model=a@2": 13, "rico@2": 13,
+    }  # fmt: skip
+    assert {name: cell.over_bm25_reader for name, cell in cells.items() if "+" in name} == {
+        "bm25+reader@5": 1, "bm25+reader@3": 1, "e5@100+rico": 2, "bm25+reader@2": 1,
+        "bm25+reader:model=a@2": 1, "e5+reader:model=a@2": 1.5,
+    }  # fmt: skip
+    assert cells["e5"].over_bm25_reader is None
+    assert cells["rico@2"].over_bm25_reader is None
+
+
+def test_without_bm25_there_are_no_ratios() -> None:
+    cells = seen(line("e5", 8.0), line("e5+reader@5", 8.0, answer=4.0))
+    assert {(cell.over_bm25, cell.over_bm25_reader) for cell in cells.values()} == {(None, None)}
+
+
+def test_a_95th_percentile_needs_200_questions() -> None:
+    assert seen(line("bm25", 2.0))["bm25"].p95_ms is None
+    assert seen(line("bm25", 2.0, round=1))["bm25"].p95_ms == 2.0
+
+
+def test_rounds_that_differ_are_called_noisy() -> None:
+    calm = seen(line("bm25", 2.0), line("bm25", 2.1, round=1))
+    assert calm["bm25"].remark == ""
+    wild = seen(line("bm25", 2.4, round=2))
+    assert wild["bm25"].remark == "noisy: rounds differ by 19%"
+    assert "noisy: rounds differ" in report.report(".")
+
+
+def test_other_machines_and_questions_stand_in_tables_of_their_own() -> None:
+    other = {"cpu": "quipu", "cores": 1, "system": "Linux", "python": "3.11.7"}
+    seen(line("bm25", 2.0), line("bm25", 3.0, machine=other), line("bm25", 4.0, asked=30))
+    text = report.report(".", "markdown")
+    assert text.count("**toy · test · pool · latency**") == 3
+    assert "abacus, 2 cores" in text and "quipu, 1 cores" in text
+
+
+def test_a_table_says_mini_has_milliseconds_first_and_leaves_empty_columns_out() -> None:
+    seen(line("bm25", 2.0, generated=True), line("e5", 1234.5, generated=True))
+    text = report.report(".", "markdown")
+    assert "says nothing about the real datasets" in text
+    heads = next(row for row in text.splitlines() if "pipeline" in row)
+    assert heads.index("p50<br>ms") < heads.index("×bm25")
+    assert "p95<br>ms" in heads and "answer" not in heads and "+reader" not in heads
+    assert "1,234" in text and "100 questions × 1 rounds" in text and "load 0.5–0.7" in text
+    for style in ("table", "latex"):
+        assert "bm25" in report.report(".", style)  # type: ignore[arg-type]
+
+
+def test_the_command_prints_a_table_or_json(capsys) -> None:
+    class Generated(Toy):
+        generated = True
+
+    registry.register("tasks", "toy")(Generated)
+    words = ["latency", "--task", "toy", "--system", "bm25", "--questions", "4", "--rounds", "2"]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "4 questions × 2 rounds" in out and "generated world" in out
+    assert Path(out.splitlines()[-1], NAME).exists()
+    assert main([*words, "--json"]) == 0
+    (cell,) = json.loads(capsys.readouterr().out)
+    assert (cell["system"], cell["questions"], cell["over_bm25"]) == ("bm25", 8, 1.0)
+    assert main(["latency", "--task", "toi", "--system", "bm52", "--round", "3"]) == 2
+    err = capsys.readouterr().err
+    assert all(said in err for said in ("toi", "bm52", "--round"))
+
+
+# --- spans ----------------------------------------------------------------------------
+
+
+def test_a_span_counts_where_it_is_recorded_and_costs_nothing_elsewhere() -> None:
+    with span("outside"):
+        pass
+    with recorded() as spent:
+        for _ in range(2):
+            with span("outer"), span("inner"), span("outer"):
+                time.sleep(0.001)
+    assert list(spent) == ["inner", "outer"]
+    assert 2e6 <= spent["inner"] <= spent["outer"] < 4e6
+    start = time.perf_counter()
+    for _ in range(10_000):
+        with span("free"):
+            pass
+    assert time.perf_counter() - start < 0.02
+    assert "free" not in spent

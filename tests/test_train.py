@@ -1,0 +1,100 @@
+"""Training: a killed run ends with the same weights, and a folder is never mixed up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import registry
+from harness.cli import main
+from harness.data import HarnessError
+from harness.train import ABOUT, STATE, train
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+import torch
+from safetensors.torch import load_file
+
+from systems.training.recipe import Recipe
+
+RECIPES = ("mini-lm", "mini-lm-mixtures", "mini-llama", "mini-e5", "mini-cross-encoder")
+
+
+@pytest.fixture(autouse=True)
+def every_two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.train.EVERY", 2)
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    names = ("model.safetensors", "config.json", "words.json")
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+@pytest.fixture
+def killed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Kill training in the step that is named."""
+    at: list[int] = []
+    whole = Recipe.step
+
+    def step(self: Recipe) -> dict[str, float]:
+        if self.done in at:
+            at.remove(self.done)
+            raise KeyboardInterrupt
+        return whole(self)
+
+    monkeypatch.setattr(Recipe, "step", step)
+    yield at
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_same_weights_come_twice_and_after_a_kill(
+    name: str, tmp_path: Path, killed: list[int]
+) -> None:
+    first = bytes_of(train(name, tmp_path / "a", seed=3, steps=5))
+    assert bytes_of(train(name, tmp_path / "b", seed=3, steps=5)) == first
+    killed.extend([3, 4])  # after a kept state, and again right after going on
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            train(name, tmp_path / "c", seed=3, steps=5)
+        assert not (tmp_path / "c" / ABOUT).exists()
+    assert bytes_of(train(name, tmp_path / "c", seed=3, steps=5)) == first
+    assert not (tmp_path / "c" / STATE).exists()
+    curve = json.loads((tmp_path / "c" / ABOUT).read_text())["curve"]
+    assert [point["step"] for point in curve] == [2, 4, 5]
+    assert bytes_of(train(name, tmp_path / "d", seed=4, steps=5)) != first
+
+
+def test_training_changes_every_weight_and_lowers_the_loss(tmp_path: Path) -> None:
+    train("mini-lm", tmp_path / "one", steps=1)
+    train("mini-lm", tmp_path / "many", steps=40)
+    one, many = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "many"))
+    same = [name for name in one if torch.equal(one[name], many[name])]
+    assert not same
+    about = json.loads((tmp_path / "many" / ABOUT).read_text())
+    assert about["curve"][-1]["loss"] < about["curve"][0]["loss"] - 0.5
+    assert about["name"] == "mini-lm"
+    assert about["world"] == registry.find("tasks", "mini-hotpotqa").version
+
+
+def test_a_whole_checkpoint_is_left_alone_and_another_is_refused(tmp_path: Path) -> None:
+    out = train("mini-e5", tmp_path, steps=1)
+    before = (out / "model.safetensors").stat().st_mtime_ns
+    train("mini-e5", tmp_path, steps=1)
+    assert (out / "model.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(HarnessError, match="another seed"):
+        train("mini-e5", tmp_path, seed=1, steps=1)
+    with pytest.raises(HarnessError, match="another name"):
+        train("mini-lm", tmp_path, steps=1)
+
+
+def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "mini-lm", "--out", str(tmp_path / "m"), "--steps", "1"]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "m")
+    assert main(["train", "mini-ml", "--out", str(tmp_path / "n")]) == 2
+    assert "mini-lm" in capsys.readouterr().err
+    assert main(["train", "mini-lm", "--out", str(tmp_path / "n"), "--steps", "0"]) == 2
+    assert not (tmp_path / "n").exists()
