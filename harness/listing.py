@@ -23,7 +23,7 @@ NEEDS = {
     ),
     "e5, reader, rerankers": (
         ("torch", "transformers"),
-        "pip install -c constraints.txt -e '.[models]'",
+        "pip install -c constraints.txt -e .",
     ),
     "prepare from the hub": (("datasets",), "pip install -c constraints.txt -e '.[hub]'"),
     "Mamba-2 CUDA kernels": (("mamba-ssm",), "pip install -e '.[cuda]' on Linux with CUDA"),

@@ -31,7 +31,7 @@ def library(name: str) -> Any:
     except ImportError as error:
         raise HarnessError(
             f"models need the package {error.name or name}, which is not installed.",
-            "Run pip install 'retrieval-qa-harness[models]'.",
+            f"Run pip install {error.name or name}.",
         ) from error
 
 

@@ -34,6 +34,7 @@ class RankingRecipe(Recipe):
     """A BERT on open words. A step has one salt: equal words are equal in all of its texts."""
 
     kinds = KINDS
+    steps = 2500
     rate = 1e-3
     sizes = (2, 4, 7, 10, 20)
     enough = 0.85
