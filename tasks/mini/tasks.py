@@ -25,6 +25,9 @@ from tasks.musique import MuSiQue
 from tasks.triviaqa import WORDS, TriviaQA
 from tasks.twowiki import TwoWiki
 
+BYTES = 512
+"""Of chance, enough for a lesson of twenty passages."""
+
 
 class Mini(Task):
     """What the mini tasks share.
@@ -85,7 +88,7 @@ class Mini(Task):
         if self._taught is None or self._taught[0] != world:
             made = World(DOCUMENTS, world, "train", self.profile)
             self._taught = world, Lessons(made)
-        return self._taught[1].lesson(Draws(rng.randbytes(64)), size, kinds)
+        return self._taught[1].lesson(Draws(rng.randbytes(BYTES)), size, kinds)
 
     def rows(self, world: World) -> Iterator[dict[str, Any]]:
         """The questions as rows of the real task's files, the odd one first."""
