@@ -32,12 +32,16 @@ BYTES = 512
 class Mini(Task):
     """What the mini tasks share.
 
-    documents: of the world; questions: asked
-    profile:   ``standard`` (10 candidates), ``hard`` (20, near twins and nicknames), ``shift``
-               (10, in syllables, wordings and compositions that train never has)
+    documents:   of the world; questions: asked
+    profile:     ``standard`` (10 candidates), ``hard`` (20, near twins and nicknames), ``shift``
+                 (10, in syllables, wordings and compositions that train never has)
+    comparisons: whether tasks whose original has them ask comparisons and yes or no, too; the
+                 shipped readers answer these at chance, so that otherwise there is one of each
     """
 
     kinds: tuple[str, ...]
+    choices: tuple[str, ...] = ()
+    """Kinds of question that have two possible answers, if its shape has them."""
     names = False
     """Only names are asked for, no years, trades or genres."""
     size: int | None = None
@@ -58,8 +62,10 @@ class Mini(Task):
         questions: int = 200,
         seed: int = 0,
         profile: Profile = "standard",
+        comparisons: bool = False,
     ) -> None:
         self.documents, self.questions, self.seed = documents, questions, seed
+        self.comparisons = comparisons
         self.profile: Profile = profile
         self._taught: tuple[str, Lessons] | None = None
 
@@ -92,10 +98,13 @@ class Mini(Task):
 
     def rows(self, world: World) -> Iterator[dict[str, Any]]:
         """The questions as rows of the real task's files, the odd one first."""
-        asked = list(questions(world, self.kinds, self.questions, self.name, self.names))
+        kinds = (*self.kinds, *self.choices) if self.comparisons else self.kinds
+        asked = list(questions(world, kinds, self.questions, self.name, self.names))
         odd = world.documents >= ODD
         if odd:
             asked[0] = self.odd(world, asked[0])
+            for place, kind in enumerate(self.choices[: len(asked) - 1], 1):
+                asked[place] = next(questions(world, (kind,), 1, self.name))
         pools = mining.pools(world, asked, self.size or (20 if self.profile == "hard" else 10))
         for number, (question, pool) in enumerate(zip(asked, pools, strict=True)):
             passages = [world.passage(each) for each in pool]
@@ -142,10 +151,11 @@ def _facts(world: World, question: Question) -> list[list[Any]]:
 
 
 class MiniHotpotQA(Mini, HotpotQA):
-    """Generated: bridge, comparison and yes/no questions in HotpotQA's shape."""
+    """Generated: bridge questions, comparisons and yes or no in HotpotQA's shape."""
 
     name = "mini-hotpotqa"
-    kinds = ("bridge", "comparison", "bridge", "yesno", "bridge")
+    kinds = ("bridge",)
+    choices = ("comparison", "yesno")
 
     def row(self, world: World, question: Question, pool: list[Passage]) -> dict[str, Any]:
         return {
@@ -167,10 +177,12 @@ class MiniHotpotQA(Mini, HotpotQA):
 
 
 class MiniTwoWiki(Mini, TwoWiki):
-    """Generated: bridge, composed, comparison and yes/no questions in 2WikiMultihopQA's shape."""
+    """Generated: chains of two to four facts, comparisons and yes or no in 2WikiMultihopQA's
+    shape."""
 
     name = "mini-2wikimultihopqa"
-    kinds = ("bridge", "comparison", "composed", "yesno")
+    kinds = ("bridge", "composed")
+    choices = ("comparison", "yesno")
     cut = MiniHotpotQA.cut
 
     def row(self, world: World, question: Question, pool: list[Passage]) -> dict[str, Any]:
