@@ -220,7 +220,7 @@ class MiniLlama(LanguageRecipe):
     """
 
     name = "mini-llama"
-    steps = 7_000
+    steps = 6_000
     width = 128
     rate = 2e-3
     shape: ClassVar[dict[str, Any]] = {

@@ -44,7 +44,7 @@ class Recipe:
 
     name: ClassVar[str]
     task = "mini-hotpotqa"
-    steps: int = 10_000
+    steps: int = 8_000
     rate: ClassVar[float] = 2.5e-3
     lessons: ClassVar[int] = 30
     sizes: ClassVar[tuple[int, ...]] = (1, 2, 3, 4, 6, 8, 10)
