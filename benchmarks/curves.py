@@ -1,6 +1,6 @@
 """The learning curves of the shipped checkpoints and of their other seeds, as docs/checkpoints.md.
 
-    python benchmarks/curves.py [--models data/models]
+python benchmarks/curves.py [--models data/models]
 """
 
 from __future__ import annotations

@@ -7,14 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from conftest import Toy
+from conftest import Toy, toy_questions
 from test_scoring import a_run, entry, first, queries
 
 from harness import registry
 from harness.data import Answer, Row
 from harness.prepare import prepare
-from harness.report.tables import KEY, records, report, tables
+from harness.report.tables import KEY, VISIBLE, records, report, tables
+from harness.score.intervals import cluster_intervals
 from harness.score.results import CEILING, FLOOR
 from harness.score.scoring import score
 
@@ -161,3 +163,20 @@ def test_generated_tables_are_headed_as_such() -> None:
 
     registry.register("tasks", "toy")(Generated)
     assert "says nothing about the real datasets" in tables(run_of("one", "a"))[0].title
+
+
+def test_the_smallest_difference_to_be_seen_is_half_its_interval() -> None:
+    """Two systems that differ on half of the questions, and one that never differs."""
+    asked = queries("toy")
+    answers = {raw.text: raw.answers[0] for raw in toy_questions()}
+    right = [Row(query.id, answer=Answer(answers[query.text])) for query in asked]
+    half = [row if place % 2 else Row(row.id, answer=Answer("")) for place, row in enumerate(right)]
+    runs = {"best": right, "half": half, "same": right}
+    folder = a_run(*((entry(name), rows) for name, rows in runs.items()))
+    (table,) = tables(score(folder))
+    (seen,) = [line for line in table.lines if line.system == VISIBLE]
+    apart = np.array([[float(place % 2 == 0)] for place in range(len(asked))])
+    _, low, high, _ = cluster_intervals(apart, [query.id for query in asked])
+    assert seen.cells["EM"].value == pytest.approx(float(high[0] - low[0]) / 2)
+    assert "(smallest difference to be seen)" in report(folder, "markdown")
+    assert VISIBLE not in {record.system for record in records(folder)}

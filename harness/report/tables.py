@@ -26,9 +26,12 @@ Format = Literal["table", "markdown", "csv", "latex", "json"]
 KEY = (
     "Under each metric: questions (groups), kind of gold. "
     "Cells: mean, 95 % cluster-bootstrap interval over groups "
-    "(all 0 or all 1: one-sided exact bound)."
+    "(all 0 or all 1: one-sided exact bound). Smallest difference to be seen: half the widest 95 % "
+    "interval of the paired difference between a system and the best one of its run."
 )
-BOUNDS = (FLOOR, CEILING)
+VISIBLE = "(smallest difference to be seen)"
+BOUNDS = (FLOOR, CEILING, VISIBLE)
+"""Lines that no system wrote."""
 
 
 @dataclass(frozen=True)
@@ -122,11 +125,43 @@ def _told_apart(table: Table) -> Table:
 def _table(scores: Scores, run: str) -> Table:
     lines = [_line(scores, system, rows, run) for system, rows in scores.lines.items()]
     metrics = (*scores.answer_metrics, *scores.ranking_metrics)
+    if (seen := _visible(scores, lines, run)).cells:
+        lines.append(seen)
     return Table(scores.sample, scores.questions, scores.generated, metrics, _ordered(lines))
 
 
 def _ordered(lines: Sequence[Line]) -> tuple[Line, ...]:
-    return tuple(sorted(lines, key=lambda line: line.system in BOUNDS))
+    order = {system: place for place, system in enumerate(BOUNDS, 1)}
+    return tuple(sorted(lines, key=lambda line: order.get(line.system, 0)))
+
+
+def _visible(scores: Scores, lines: Sequence[Line], run: str) -> Line:
+    """The smallest difference to be seen, by metric; see `KEY`."""
+    cells = {}
+    own = [line for line in lines if line.system not in BOUNDS]
+    for metric in (*scores.answer_metrics, *scores.ranking_metrics):
+        having = [line for line in own if metric in line.cells]
+        if len(having) < 2:
+            continue
+        best = max(having, key=lambda line: line.cells[metric].value)
+        values = {line.system: _values(scores, line.system, metric) for line in having}
+        apart = np.array([values[best.system] - values[line.system] for line in having]).T
+        apart = apart[:, (apart != 0).any(axis=0)]  # of a system that never differs, nothing
+        if not apart.size:
+            continue
+        groups = [str(row["group"]) for row in scores.lines[best.system]]
+        _, low, high, _ = cluster_intervals(apart, groups)
+        half = float(np.nanmax((high - low) / 2, initial=0.0))
+        cells[metric] = replace(
+            best.cells[metric], system=VISIBLE, value=half, low=None, high=None, errors=0
+        )
+    return Line(VISIBLE, cells, Counter(), run)
+
+
+def _values(scores: Scores, system: str, metric: str) -> Any:
+    """A metric of each question, in order; NaN where there is none."""
+    rows = scores.lines[system]
+    return np.array([row["metrics"].get(metric, math.nan) for row in rows], dtype=np.float64)
 
 
 def _line(scores: Scores, system: str, rows: list[dict[str, Any]], run: str) -> Line:
@@ -174,12 +209,20 @@ def _joined(old: Table, new: Table) -> Table:
     for line in new.lines:
         before = lines.get(line.system)
         if before and line.system in BOUNDS:
-            line = replace(line, cells={**before.cells, **line.cells})
+            line = replace(line, cells=_greater(before.cells, line.cells))
         elif before:
             notes.append(f"{line.system}: from {line.run}, not from {before.run}.")
         lines[line.system] = line
     metrics = tuple(dict.fromkeys((*old.metrics, *new.metrics)))
     return replace(new, metrics=metrics, lines=_ordered(list(lines.values())), notes=tuple(notes))
+
+
+def _greater(one: dict[str, Record], other: dict[str, Record]) -> dict[str, Record]:
+    """The cells of both; of a metric that both have, the greater."""
+    cells = {**one, **other}
+    return {
+        m: max(one.get(m, cell), cell, key=lambda each: each.value) for m, cell in cells.items()
+    }
 
 
 def records(folders: Folders) -> list[Record]:
