@@ -169,14 +169,14 @@ def test_the_smallest_difference_to_be_seen_is_half_its_interval() -> None:
     """Two systems that differ on half of the questions, and one that never differs."""
     asked = queries("toy")
     answers = {raw.text: raw.answers[0] for raw in toy_questions()}
-    right = [Row(query.id, answer=Answer(answers[query.text])) for query in asked]
+    right = [Row(query["id"], answer=Answer(answers[query["text"]])) for query in asked]
     half = [row if place % 2 else Row(row.id, answer=Answer("")) for place, row in enumerate(right)]
     runs = {"best": right, "half": half, "same": right}
-    folder = a_run(*((entry(name), rows) for name, rows in runs.items()))
+    folder = a_run(*((entry(n, ranks=False, answers=True), rows) for n, rows in runs.items()))
     (table,) = tables(score(folder))
     (seen,) = [line for line in table.lines if line.system == VISIBLE]
     apart = np.array([[float(place % 2 == 0)] for place in range(len(asked))])
-    _, low, high, _ = cluster_intervals(apart, [query.id for query in asked])
+    _, low, high, _ = cluster_intervals(apart, [query["id"] for query in asked])
     assert seen.cells["EM"].value == pytest.approx(float(high[0] - low[0]) / 2)
     assert "(smallest difference to be seen)" in report(folder, "markdown")
     assert VISIBLE not in {record.system for record in records(folder)}
