@@ -19,12 +19,13 @@ POINTS = 12
 HEAD = """# The shipped checkpoints
 
 Tiny models trained from nothing on the generated world (`python -m harness train NAME --out DIR
---seed N`), one thread, deterministic by steps. Seed 0 is shipped in `systems/checkpoints`; the others
-are there to see how much the seed matters. They say nothing about real text, and refuse real tasks.
+--seed N`), one thread, deterministic by steps. Seed 0 is shipped in `systems/checkpoints`; the
+others are there to see how much the seed matters. They say nothing about real text, and refuse real
+tasks.
 
 `passages` is how far the curriculum had gone, `right` the share of training questions (of all kinds
-and sizes so far, on worlds seen once) that were answered right; for rankers, whose first passage was
-a gold one. The world of the curves is `{world}`. Written by `python benchmarks/curves.py`.
+and sizes so far, on worlds seen once) that were answered right; for rankers, whose first passage
+was a gold one. The world of the curves is `{world}`. Written by `python benchmarks/curves.py`.
 """
 
 
@@ -45,7 +46,8 @@ def chapter(name: str, found: list[dict]) -> list[str]:
     lines = [
         f"## {name}",
         "",
-        f"{found[0]['steps']} steps; {size / 1e6:.2f} MB. Recipe: `{json.dumps(found[0]['recipe'])}`",
+        f"{found[0]['steps']} steps; {size / 1e6:.2f} MB. Recipe:",
+        f"`{json.dumps(found[0]['recipe'])}`",
         "",
         "| step | " + " | ".join(f"seed {seed}: passages, right, CPU s" for seed in seeds) + " |",
         "|--:|" + "--:|" * len(seeds),

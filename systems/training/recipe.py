@@ -133,6 +133,7 @@ class Recipe:
     def _write(self, path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
         part = path.with_suffix(".part")
         save_file(tensors, part, metadata)
+        part.chmod(0o644)
         part.replace(path)
 
     def _pace(self) -> float:

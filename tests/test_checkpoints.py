@@ -1,0 +1,90 @@
+"""The shipped checkpoints: small, of this world and these recipes, and able to do what they are for.
+
+How well they do it is measured by ``benchmarks/fresh.py`` and ``benchmarks/reference.py``; here is
+only what turns red when one of them is broken.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.cli import main
+from harness.data import Brief, Document, Gold, Query
+from harness.registry import find, table, task
+from harness.score.answers import score_squad
+from harness.spelling import parse_spelled
+from systems.reader import Reader
+from tasks.mini.questions import questions
+from tasks.mini.world import VERSION, World
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+CHECKPOINTS = Path(__file__).parent.parent / "systems" / "checkpoints"
+NAMES = sorted(table("recipes"))
+LANGUAGE = ("mini-lm", "mini-lm-mixtures", "mini-llama")
+
+
+def about(name: str) -> dict:
+    return json.loads((CHECKPOINTS / name / "about.json").read_text())
+
+
+def test_all_are_shipped_and_together_small() -> None:
+    assert sorted(each.name for each in CHECKPOINTS.iterdir() if each.is_dir()) == NAMES
+    size = sum(file.stat().st_size for file in CHECKPOINTS.rglob("*") if file.is_file())
+    assert size <= 5_000_000
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_they_are_what_their_recipe_makes_of_this_world(name: str) -> None:
+    """A change of the recipe or of the world asks for new checkpoints."""
+    cls, said = find("recipes", name), about(name)
+    assert (said["name"], said["seed"], said["steps"]) == (name, 0, cls.steps)
+    assert said["world"] == VERSION
+    recipe = cls(task(parse_spelled(cls.task)), 0, 1)
+    assert said["recipe"] == json.loads(json.dumps(recipe.described()["recipe"]))
+    folder = CHECKPOINTS / name
+    assert json.loads((folder / "config.json").read_text()) == json.loads(json.dumps(recipe.config))
+    assert json.loads((folder / "words.json").read_text())["known"] == list(recipe.words.known)
+
+
+@pytest.mark.parametrize("name", LANGUAGE)
+def test_a_reader_answers_on_worlds_it_never_saw(name: str) -> None:
+    world = World(400, "checkpoints", "test")
+    asked = list(questions(world, ["single"], 100))
+    reader = Reader(model=name)
+    reader.open(None, None, Brief(max_new_tokens=16))
+    found = {}
+    for what in ("gold", "nothing"):
+        read = [
+            [_document(world, number) for number in question.gold] if what == "gold" else []
+            for question in asked
+        ]
+        replies = reader.answer([Query(question.id, question.text) for question in asked], read)
+        right = [
+            score_squad(reply.answer, None, Gold({}, (question.answer, *question.aliases)))["EM"]
+            for question, reply in zip(asked, replies, strict=True)
+        ]
+        found[what] = sum(right) / len(right)
+    assert found["gold"] >= 0.7
+    assert found["nothing"] <= 0.15
+
+
+def _document(world: World, number: int) -> Document:
+    passage = world.passage(number)
+    return Document("", passage.text, passage.title)
+
+
+@pytest.mark.parametrize(
+    "system", ["reader", "e5", "bm25@10+cross-encoder", "bm25@10+query-likelihood"]
+)
+def test_they_refuse_real_tasks_and_name_the_option(
+    system: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    system = "bm25+reader" if system == "reader" else system
+    name = system.rpartition("+")[2]
+    assert main(["run", "--task", "hotpotqa", "--system", system]) == 2
+    assert f"Write {name}:model=ORG/NAME." in capsys.readouterr().err

@@ -1,0 +1,54 @@
+"""What is committed under results/reference is what the shipped checkpoints do today."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from harness import api
+from harness.cli import SYSTEMS, TASKS
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+REFERENCE = Path(__file__).parent.parent / "results" / "reference"
+RECORDS = json.loads((REFERENCE / "records.json").read_text())
+DEPTHS = json.loads((REFERENCE / "depths.json").read_text())["depth"]
+AGAIN = "mini-msmarco"
+
+
+def test_it_has_every_cell() -> None:
+    cells = {(r["task"].partition(":")[0], r["profile"], r["system"]) for r in RECORDS}
+    for task in TASKS:
+        for profile in ("standard", "hard", "shift"):
+            assert {system for t, p, system in cells if (t, p) == (task, profile)} >= set(SYSTEMS)
+    seeds = {r["training_seed"] for r in RECORDS}
+    assert len(seeds) >= 3
+    assert not any(r["errors"] for r in RECORDS)
+
+
+def test_the_default_run_reads_as_deep_as_was_tuned() -> None:
+    depths = dict(name.replace("+reader", "").split("@") for name in SYSTEMS)
+    for ranker, depth in DEPTHS.items():
+        assert int(depths[ranker]) == depth
+
+
+def test_one_task_comes_out_the_same_today(tmp_path: Path) -> None:
+    """Other processors may round otherwise and turn an answer or two, and no more."""
+    committed = {
+        (r["system"], r["metric"]): r
+        for r in RECORDS
+        if r["task"].startswith(f"{AGAIN}:")
+        and r["profile"] == "standard"
+        and r["training_seed"] == 0
+    }
+    task = next(r["task"] for r in committed.values())
+    run = api.run([task], SYSTEMS, out=tmp_path / "run", data=tmp_path / "data")
+    api.score(run)
+    for record in api.records(run):
+        kept = committed[record.system, record.metric]
+        assert math.isclose(record.value, kept["value"], abs_tol=0.01), (record, kept)
+        assert (record.n, record.groups) == (kept["n"], kept["groups"])
