@@ -72,7 +72,9 @@ def main() -> None:
         worlds |= {about["world"] for about in found}
         chapters += chapter(name, found)
     page = "\n".join([HEAD.format(world=", ".join(sorted(worlds))), *chapters])
-    (ROOT / "docs" / "checkpoints.md").write_text(page)
+    out = ROOT / "docs" / "checkpoints.md"
+    out.parent.mkdir(exist_ok=True)
+    out.write_text(page)
 
 
 if __name__ == "__main__":

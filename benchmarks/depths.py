@@ -61,6 +61,7 @@ def main() -> None:
         "EM": found,
         "depth": {ranker: max(DEPTHS, key=found[ranker].__getitem__) for ranker in RANKERS},
     }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(kept, indent=1) + "\n")
     print(json.dumps(kept["depth"]))
 

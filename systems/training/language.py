@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -15,7 +16,7 @@ from harness.data import Lesson
 from systems.models.mamba2 import Mamba2, Mamba2Config, State
 from systems.models.openwords import OpenVocabulary, WordTable
 from systems.training.recipe import Recipe
-from systems.training.texts import Rows, Texts, joined, texts_of
+from systems.training.texts import WEIGHTS, Rows, Texts, joined, texts_of
 
 KINDS = {
     "single": (4.0, 1),
@@ -46,6 +47,7 @@ class LanguageRecipe(Recipe):
     """A causal language model on open words; d is its width."""
 
     kinds = KINDS
+    further: ClassVar[Mapping[str, Any]] = {"weights": list(WEIGHTS)}
     width: ClassVar[int]
     table: WordTable
     open: OpenVocabulary
@@ -115,7 +117,7 @@ class MiniLM(LanguageRecipe):
         "model_type": "mamba2",
         "hidden_size": 96,
         "num_hidden_layers": 2,
-        "state_size": 64,
+        "state_size": 128,
         "head_dim": 32,
         "num_heads": 6,
         "expand": 2,
@@ -129,7 +131,7 @@ class MiniLM(LanguageRecipe):
         "rms_norm": True,
         "norm_before_gate": False,
         "residual_in_fp32": True,
-        "time_step_limit": [0.0, "inf"],
+        "time_step_limit": [0.0, {"__float__": "Infinity"}],
         "chunk_size": 32,
         "pad_token_id": 0,
         "bos_token_id": 0,
@@ -169,13 +171,15 @@ class MiniLM(LanguageRecipe):
 
 
 class MiniLMMixtures(MiniLM):
-    """The same budget, half of it on mixtures: the state that a question starts from is a weighted
-    sum of the states of its passages, each of which was read by itself."""
+    """The same budget, half of it on mixtures: the SSM state that a question starts from is a
+    weighted sum of those of its passages, each read by itself; its convolution context is the mean
+    of all of theirs."""
 
     name = "mini-lm-mixtures"
+    further: ClassVar[Mapping[str, Any]] = {**MiniLM.further, "alone": ALONE}
 
     def read(self, texts: Texts, slots: Tensor, rng: random.Random) -> list[Said]:
-        if rng.random() < ALONE:
+        if rng.random() >= ALONE:
             return super().read(texts, slots, rng)
         rows = texts.passages
         hidden, states = self.body(self.open.embed(rows.ids, slots[texts.home]), rows.mask)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any, ClassVar
 
@@ -34,6 +34,7 @@ class RankingRecipe(Recipe):
     """A BERT on open words. A step has one salt: equal words are equal in all of its texts."""
 
     kinds = KINDS
+    further: ClassVar[Mapping[str, Any]] = {"temperature": TEMPERATURE}
     steps = 2500
     rate = 1e-3
     sizes = (2, 4, 7, 10, 20)
@@ -86,13 +87,13 @@ def _first_right(scores: Tensor, gold: Sequence[Sequence[int]]) -> float:
 def contrast(scores: Tensor, gold: Sequence[Sequence[int]]) -> Tensor:
     """The mean over questions of -log p(gold passage), each gold passage against all that are not
     gold. scores: (n, c)"""
-    row = torch.tensor([n for n, right in enumerate(gold) for _ in right])
+    row = torch.tensor([n for n, places in enumerate(gold) for _ in places])
     place = torch.tensor(list(chain.from_iterable(gold)))
-    others = torch.zeros_like(scores, dtype=torch.bool)
-    others[row, place] = True
+    right = torch.zeros_like(scores, dtype=torch.bool)
+    right[row, place] = True
     mine = torch.zeros(len(row), scores.shape[1], dtype=torch.bool)
     mine[torch.arange(len(row)), place] = True
-    each = scores[row].masked_fill(others[row] & ~mine, -torch.inf)
+    each = scores[row].masked_fill(right[row] & ~mine, -torch.inf)
     found = log_softmax(each, dim=-1)[torch.arange(len(row)), place]
     weights = torch.tensor([1 / len(gold[n]) for n in row.tolist()])
     return -(found * weights).sum() / len(gold)

@@ -30,6 +30,10 @@ WORLD = 4
 """Steps that one train world serves."""
 EASIER = 0.4
 """Share of the steps whose lessons are smaller than the curriculum allows."""
+STAY, MEMORY = 60, 0.05
+"""The fewest steps at one size, and the weight of a step in the running mean of right answers."""
+BETAS, DECAY, CLIP = (0.9, 0.98), 0.05, 1.0
+"""Of AdamW and of the gradient's norm."""
 
 
 class Recipe:
@@ -49,17 +53,18 @@ class Recipe:
     lessons: ClassVar[int] = 30
     sizes: ClassVar[tuple[int, ...]] = (1, 2, 3, 4, 6, 8, 10)
     kinds: ClassVar[Mapping[str, tuple[float, int]]]
-    enough: ClassVar[float] = 0.8
+    enough: ClassVar[float] = 0.65
+    further: ClassVar[Mapping[str, Any]] = {}
+    """What else makes this recipe, for the record."""
     config: dict[str, Any]
 
     def __init__(self, teacher: Teacher, seed: int, steps: int) -> None:
-        torch.set_num_threads(1)
-        torch.set_flush_denormal(True)  # numbers near zero cost much time and mean nothing
-        torch.manual_seed(seed)
         self.teacher, self.seed, self.steps = teacher, seed, steps
         self.words = OpenWords.of(teacher.known_words())
-        self.model = self.new_model()
-        self.optimiser = torch.optim.AdamW(self._groups(), lr=self.rate, betas=(0.9, 0.98))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.model = self.new_model()
+        self.optimiser = torch.optim.AdamW(self._groups(), lr=self.rate, betas=BETAS)
         self.done = self.level = self.stayed = 0
         self.right = 0.0
 
@@ -80,18 +85,32 @@ class Recipe:
     # --- the contract -----------------------------------------------------------------
 
     def described(self) -> dict[str, Any]:
-        recipe = {"rate": self.rate, "lessons": self.lessons, "sizes": list(self.sizes)}
-        recipe |= {"kinds": {kind: list(how) for kind, how in self.kinds.items()}}
-        return {"world": self.teacher.version, "recipe": {**recipe, "enough": self.enough}}
+        recipe = {
+            "task": self.task,
+            "rate": self.rate,
+            "lessons": self.lessons,
+            "sizes": list(self.sizes),
+            "kinds": {kind: list(how) for kind, how in self.kinds.items()},
+            "enough": self.enough,
+            "pace": [WARM_UP, HELD, LEAST],
+            "world": WORLD,
+            "easier": EASIER,
+            "stay": [STAY, MEMORY],
+            "optimiser": [*BETAS, DECAY, CLIP],
+            **self.further,
+        }
+        return {"world": self.teacher.version, "recipe": recipe}
 
     def step(self) -> dict[str, float]:
+        torch.set_num_threads(1)
+        torch.set_flush_denormal(True)  # numbers near zero cost much time and mean nothing
         rng = random.Random(f"{self.seed} {self.done}")
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate * self._pace()
         loss, right = self.loss(self._lessons(rng), rng)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
         self.optimiser.step()
         self.done += 1
         figures = {"passages": float(self.sizes[self.level]), "loss": loss.item(), "right": right}
@@ -144,8 +163,8 @@ class Recipe:
     def _grow(self, right: float) -> None:
         """Go on to larger lessons if these are answered well enough."""
         self.stayed += 1
-        self.right += 0.05 * (right - self.right)
-        if self.level + 1 < len(self.sizes) and self.stayed > 60 and self.right > self.enough:
+        self.right += MEMORY * (right - self.right)
+        if self.level + 1 < len(self.sizes) and self.stayed > STAY and self.right > self.enough:
             self.level, self.stayed = self.level + 1, 0
 
     def _lessons(self, rng: random.Random) -> list[Lesson]:
@@ -165,7 +184,7 @@ class Recipe:
         for name, each in self.model.named_parameters():
             matrix = each.dim() > 1 and "words" not in name and "conv" not in name
             (decayed if matrix else rest).append(each)
-        return [{"params": decayed, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}]
+        return [{"params": decayed, "weight_decay": DECAY}, {"params": rest, "weight_decay": 0.0}]
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

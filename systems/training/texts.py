@@ -15,8 +15,8 @@ from torch import Tensor
 from harness.data import Lesson
 from systems.models.words import ANSWER, END, PAD, Lexicon, OpenWords
 
-PASSAGE_WEIGHT, QUESTION_WEIGHT, ANSWER_WEIGHT = 0.3, 0.5, 2.0
-"""What a token counts in the loss."""
+PASSAGE_WEIGHT, QUESTION_WEIGHT, SIGN_WEIGHT, ANSWER_WEIGHT = WEIGHTS = 0.3, 0.5, 0.1, 2.0
+"""What a token counts in the loss: of a passage, of a question, between, and of an answer."""
 
 
 class Rows(NamedTuple):
@@ -80,7 +80,9 @@ def _row(ids: list[int], before: int, asked: int | None = None) -> tuple[Any, ..
     """A row's ids and weights, and ``before``; ``asked`` tokens of it are a question."""
     weights = [PASSAGE_WEIGHT] * len(ids)
     if asked is not None:
-        weights = [QUESTION_WEIGHT] * asked + [0.1] + [ANSWER_WEIGHT] * (len(ids) - asked - 1)
+        weights = (
+            [QUESTION_WEIGHT] * asked + [SIGN_WEIGHT] + [ANSWER_WEIGHT] * (len(ids) - asked - 1)
+        )
     weights[0] = 0.0
     return ids, weights, [before]
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 from harness.data import Document, Exercise, HarnessError, Lesson
-from tasks.mini.mining import Index
+from tasks.mini.mining import Index, held_by
 from tasks.mini.questions import KINDS, Asker, Drawer, Question, allowed
 from tasks.mini.words import PREDICATES, SAME
 from tasks.mini.world import OF, Draws, Entity, Fact, Passage, World
@@ -70,16 +70,15 @@ class Lessons:
         kind = _drawn(kinds, draws)
         while True:
             question = self.drawer.draw(kind, draws)
-            if question and len(question.gold or question.about) <= size:
+            if question and len(held_by(question)) <= size:
                 return question
             kind = "single"
 
     def _others(self, first: Question, draws: Draws, size: int) -> list[int]:
         """The numbers of its passages and of others, in an order."""
-        held = list(first.gold or first.about)
+        held = list(held_by(first))
         if draws.below(100) < self.mined:
-            near = self.index.best(first.text, size + len(held))
-            held += [each for each in near if each not in held][: size - len(held)]
+            held += self.index.near(first, size - len(held))
         while len(held) < size:
             other = draws.below(len(self.passages))
             held += [] if other in held else [other]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from array import array
 from collections.abc import Collection, Iterable, Sequence
+from itertools import chain
 from math import log
 
 import numpy as np
@@ -74,16 +75,31 @@ class Index:
         return self.weights[word]
 
 
+    def near(self, question: Question, count: int) -> list[int]:
+        """The ``count`` nearest to each of its `Question.mined` texts in turn, without those that
+        it must hold."""
+        held = set(held_by(question))
+        lists = [self.best(text, count + len(held)) for text in question.mined]
+        turns = chain.from_iterable(zip(*lists, strict=True))
+        return list(dict.fromkeys(each for each in turns if each not in held))[:count]
+
+
+def held_by(question: Question) -> tuple[int, ...]:
+    """The passages that go with a question: those of its answer, or, if it has none, those about
+    its subject."""
+    return question.gold or question.about
+
+
 def pools(world: World, questions: Sequence[Question], size: int) -> list[list[int]]:
-    """For each question ``size`` passages, by number, in a drawn order: those with its answer (or
-    about its subject, if it has none) and the best of BM25. One pass over the world; its long
-    passages are left out, which no candidate list of ten is meant for."""
+    """For each question ``size`` passages, by number, in a drawn order: those that go with it, and
+    the nearest to it by BM25. One pass over the world; its long passages are left out, which no
+    candidate list of ten is meant for."""
     short = map(world.passage, range(world.asked))
-    index = Index(short, {word for question in questions for word in terms(question.text)})
+    texts = chain.from_iterable(question.mined for question in questions)
+    index = Index(short, {word for text in texts for word in terms(text)})
     found = []
     for question in questions:
-        held = question.gold or question.about
-        near = index.best(question.text, size + len(held))
-        pool = [*held, *(each for each in near if each not in held)][:size]
+        held = held_by(question)
+        pool = [*held, *index.near(question, size - len(held))]
         found.append(world.draws(f"pool {question.id}").some(pool, size))
     return found

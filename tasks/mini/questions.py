@@ -33,7 +33,9 @@ class Question:
     steps:   the facts that give the answer, in order
     gold:    numbers of the passages that state them
     about:   numbers of passages on what it names, where nothing answers it
-    group:   the world it is asked of
+    mined:   the texts whose nearest passages are its distractors: its own, and for each further
+             step of a chain what asks for that step alone, so that no gold passage stands out by
+             being unlike the question
     """
 
     id: str
@@ -44,7 +46,7 @@ class Question:
     steps: tuple[Fact, ...]
     gold: tuple[int, ...]
     about: tuple[int, ...] = ()
-    group: str = ""
+    mined: tuple[str, ...] = ()
 
 
 class Asker:
@@ -71,7 +73,12 @@ class Asker:
         person = facts[-1].object.kind == "person"
         text = self._frame(person, draws).format(n=noun)
         kind = ("single", "bridge", "composed", "composed")[len(facts) - 1]
-        return self._question(kind, text, facts[-1].object, facts)
+        made = self._question(kind, text, facts[-1].object, facts)
+        further = (
+            RELATIONS[fact.relation].asked[0].format(s=self.world.name(fact.subject))
+            for fact in facts[1:]
+        )
+        return replace(made, mined=(*made.mined, *further))
 
     def comparison(self, right: Fact, other: Fact, draws: Draws) -> Question:
         """Which of two subjects the first fact is true of; the second has another object. The
@@ -157,7 +164,7 @@ class Asker:
             tuple(steps),
             gold,
             tuple(about),
-            world.label,
+            (text,),
         )
 
 

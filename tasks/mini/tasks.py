@@ -323,7 +323,7 @@ class MiniMSMarco(Mini, MSMarcoQA):
         return next(questions(world, ("unanswerable",), 1, self.name))
 
     def row(self, world: World, question: Question, pool: list[Passage]) -> dict[str, Any]:  # noqa: ARG002
-        selected = question.gold or question.about
+        selected = mining.held_by(question)
         return {
             "query_id": int(question.id, 16),
             "query": question.text,
