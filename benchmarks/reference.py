@@ -2,9 +2,9 @@
 
     python benchmarks/reference.py [--models data/models] [--questions 500] [--jobs 2]
 
-Trains what is missing under ``--models`` (NAME-SEED; seed 0 must equal the shipped checkpoint),
-runs the matrix and writes ``results/reference/records.json`` and ``README.md``. Interrupted, it
-goes on where it was.
+Needs depths.json (benchmarks/depths.py). Trains what is missing under ``--models`` (NAME-SEED; seed
+0 is shipped), runs the matrix and writes ``results/reference/records.json`` and ``README.md``.
+Interrupted, it goes on where it was.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import orjson
 from harness import api
 from harness.cli import SYSTEMS, TASKS
 from harness.data import Hit
+from harness.report.sheet import MINI
 from harness.run.progress import told
 from harness.train import train
 from systems.training import TABLE
@@ -37,21 +38,26 @@ OUT = ROOT / "results" / "reference"
 SHIPPED = ROOT / "systems" / "checkpoints"
 PROFILES = ("standard", "hard", "shift")
 SEEDS = (0, 1, 2)
-DEPTH = json.loads((OUT / "depths.json").read_text())["depth"]["bm25"]
-FURTHER = tuple(f"bm25+reader:model={name}@{DEPTH}" for name in ("mini-lm-mixtures", "mini-llama"))
+FURTHER = ("mini-lm-mixtures", "mini-llama")
+"""Readers behind e5, beside the default one."""
 CEILING = "gold+reader@10"
 SHOWN = ("EM", "F1", "nDCG@10", "R@2", "R@5", "RR@10")
 HEAD = """# Reference
 
-**Mechanism tests on a generated world; they say nothing about the real datasets.** Written by
+Five mini tasks, three profiles, three training seeds. Written by
 `python benchmarks/reference.py --questions {questions}`; the cells are in `records.json`.
 
 Under each metric: questions (groups). Cells: the shipped checkpoints' mean and 95 %
 cluster-bootstrap interval over groups; below, the range and mean over {seeds} training seeds.
 `random+reader@0` is the reader without passages, `gold` ranks by gold and reads nothing else: floor
-and ceiling.
+and ceiling of reading.
 """
-USES = {"e5": "mini-e5", "cross-encoder": "mini-cross-encoder", "query-likelihood": "mini-lm"}
+USES = {
+    "e5": "mini-e5",
+    "cross-encoder": "mini-cross-encoder",
+    "query-likelihood": "mini-lm",
+    "reader": "mini-lm",
+}
 
 
 @api.register("systems", "gold")
@@ -84,13 +90,15 @@ def folder_of(models: Path, name: str, seed: int) -> Path:
 
 def pipelines(models: Path, seed: int, data: Path) -> dict[str, str]:
     """Spellings to run, and what each is called: without the folders of models."""
+    behind = next(each for each in SYSTEMS if each.startswith("e5+"))
+    further = [behind.replace("reader", f"reader:model={name}") for name in FURTHER]
     found = {}
-    for name in (*SYSTEMS, *FURTHER, CEILING):
+    for name in (*SYSTEMS, *further, CEILING):
         stages = []
         for stage in name.split("+"):
             system, at, depth = stage.partition("@")
             kind, _, option = system.partition(":model=")
-            model = option or USES.get(kind) or ("mini-lm" if kind == "reader" else "")
+            model = option or USES.get(kind)
             if kind == "gold":
                 kind = f"gold:data={data}"
             elif model:
@@ -101,20 +109,18 @@ def pipelines(models: Path, seed: int, data: Path) -> dict[str, str]:
 
 
 def measured(profile: str, seed: int, models: Path, work: Path, questions: int) -> list[dict]:
-    """The records of one profile and training seed."""
+    """The cells of one profile and training seed, floors and ceilings with those of the shipped."""
     tasks = [f"{task}:profile={profile},questions={questions}" for task in TASKS]
     named = pipelines(models, seed, work / "data")
-    run = api.run(
-        tasks,
-        list(named),
-        out=work / f"{profile}-{seed}",
-        data=work / "data",
-        progress=told,
-    )
+    out = work / f"{profile}-{seed}"
+    run = api.run(tasks, list(named), out=out, data=work / "data", progress=told)
     api.score(run)
     return [
-        {**asdict(each), "system": named.get(each.system, each.system), "training_seed": seed}
-        for each in api.records(run)
+        {**asdict(cell), "system": named.get(line.system, line.system), "training_seed": seed}
+        for table in api.tables(run)
+        for line in table.lines
+        for cell in line.cells.values()
+        if line.system in named or seed == 0
     ]
 
 
@@ -139,6 +145,8 @@ def summary(records: Sequence[Mapping], profile: str, task: str) -> list[str]:
     lines = [
         f"### {task}, {profile}",
         "",
+        f"*{MINI}*",
+        "",
         "| system | " + " | ".join(f"{m}<br>{_counts(mine, m)}" for m in metrics) + " |",
         "|" + ":--|" * (len(metrics) + 1),
     ]
@@ -149,14 +157,14 @@ def summary(records: Sequence[Mapping], profile: str, task: str) -> list[str]:
 
 
 def _counts(records: Sequence[Mapping], metric: str) -> str:
-    first = next(r for r in records if r["metric"] == metric)
-    return f"{first['n']} ({first['groups']})"
+    first = max((r for r in records if r["metric"] == metric), key=lambda r: r["n"])
+    return f"{first['n']} ({first['groups']}), {first['gold']}"
 
 
 def _cell(by_seed: Mapping[int, Mapping]) -> str:
-    if not by_seed:
+    first = by_seed.get(0)
+    if first is None:
         return "–"
-    first = by_seed[min(by_seed)]
     text = f"{first['value']:.3f}"
     if first["low"] is not None:
         text += f" ({first['low']:.3f}–{first['high']:.3f})"
