@@ -123,14 +123,17 @@ def run(
     batch_size: Annotated[int, typer.Option(min=1, help="Questions a batch.")] = 32,
     latency: Annotated[
         str | None,
-        typer.Option(help="none, short (the first task, few questions) or full: measure it too."),
+        typer.Option(
+            help="none, short (the first task, few questions) or full: measure it too. "
+            "Left out: short without --task and --system, else none."
+        ),
     ] = None,
     data: Data = DATA,
 ) -> None:
     """Run pipelines on tasks, score them and show the tables; its folder is the last line.
 
-    The same command again finishes what is missing or errored. Without options: five mini
-    tasks, offline, and a short look at latency.
+    The same command again finishes what is missing or errored. Without --task and --system: five
+    mini tasks, offline, and a short look at latency.
     """
     from harness.run.plan import make_plan
 
@@ -184,10 +187,12 @@ def _carry_out(
     except runner.Unfinished as error:
         folder, code = error.folder, 2
         _complain(error)
-    if protocol:
-        latency.latency(plan, protocol, folder, data, told)
-        timed = latency.failures(folder, plan)
-    _show(folder, metrics)
+    try:
+        if protocol:
+            latency.latency(plan, protocol, folder, data, told)
+            timed = latency.failures(folder, plan, protocol)
+    finally:
+        _show(folder, metrics)
     for pipeline, what in {**runner.errored(folder, plan), **timed}.items():
         typer.echo(f"{pipeline}: {what}", err=True)
         code = code or 3
@@ -300,7 +305,7 @@ def _time(plan: Plan, protocol: Protocol, out: Path | None, data: Path, as_json:
         typer.echo(replace(plan, limit=protocol.questions))
     folder = latency(plan, protocol, out, data, told)
     typer.echo(json.dumps(values(folder), indent=1) if as_json else f"{report(folder)}\n{folder}")
-    failed = failures(folder, plan)
+    failed = failures(folder, plan, protocol)
     for pipeline, what in failed.items():
         typer.echo(f"{pipeline}: {what}", err=True)
     return 3 if failed else 0

@@ -26,16 +26,18 @@ RUNNER = ("harness.run.stages", "harness.run.external")
 """The modules that stand between queries and systems: part of every stage."""
 ALWAYS = ("numpy", "scipy", "numba")
 NUMERIC = {
-    "bm25s": "bm25s",
-    "Stemmer": "PyStemmer",
-    "torch": "torch",
-    "transformers": "transformers",
-    "tokenizers": "tokenizers",
-    "safetensors": "safetensors",
-    "peft": "peft",
-    "mamba_ssm": "mamba-ssm",
+    "bm25s": ("bm25s",),
+    "Stemmer": ("PyStemmer",),
+    "torch": ("torch",),
+    "transformers": ("transformers", "tokenizers"),
+    "tokenizers": ("tokenizers",),
+    "safetensors": ("safetensors",),
+    "peft": ("peft",),
+    "mamba_ssm": ("mamba-ssm",),
 }
-"""Packages whose version can change a score, by the name they are imported under."""
+"""Packages whose version can change a score, by the name that they are imported under."""
+BY_NAME = ("import_module", "library")
+"""Functions that import the module that their first argument names."""
 INSTALLED = ("site-packages", "dist-packages")
 
 
@@ -69,7 +71,7 @@ def sources(*modules: str) -> dict[str, str]:
     """Hash of modules and of all first-party modules they import, by name; comments and
     docstrings do not count.
 
-    Imports are read from the source, lazy ones too. First-party are our three packages, a
+    Imports are read from the source, lazy ones and those `BY_NAME` too. First-party are our three packages, a
     module's own top-level package, and what lies in a script's own folder.
     """
     return {name: hashed for name, (hashed, _) in sorted(_walked(*modules).items())}
@@ -80,7 +82,8 @@ def versions(*modules: str) -> dict[str, str]:
     """Versions of Python and of the numeric packages that modules and their imports reach."""
     reached = {name for _, names in _walked(*modules).values() for name in names}
     found = {"python": ".".join(platform.python_version_tuple()[:2])}
-    for name in (*ALWAYS, *(dist for module, dist in NUMERIC.items() if module in reached)):
+    numeric = (name for module, names in NUMERIC.items() if module in reached for name in names)
+    for name in (*ALWAYS, *numeric):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
@@ -154,6 +157,11 @@ def _imports(tree: ast.AST, package: str) -> Iterator[str]:
             name = ".".join([*base, *([node.module] if node.module else [])])
             yield name
             yield from (f"{name}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and node.args:
+            called = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            first = node.args[0]
+            if called in BY_NAME and isinstance(first, ast.Constant):
+                yield str(first.value)
 
 
 def file_hash(path: Path) -> str:

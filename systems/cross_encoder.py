@@ -39,9 +39,8 @@ class CrossEncoder(OneModel):
 
     def open(self, corpus: Corpus, folder: Path | None, brief: Brief) -> None:  # noqa: ARG002
         self.corpus = corpus
-        (checkpoint,) = self.files()
         self.classifier = Classifier(
-            checkpoint,
+            self.folder(),
             max_length=self.max_length,
             batch_size=self.batch_size,
             device=brief.device,

@@ -36,7 +36,12 @@ class E5(OneModel):
     documents are searched at a time."""
 
     index_options = (
-        *("model", "revision", "passage_prefix", "pooling", "normalize", "max_length"),
+        "model",
+        "revision",
+        "passage_prefix",
+        "pooling",
+        "normalize",
+        "max_length",
     )
 
     def __init__(
@@ -87,8 +92,7 @@ class E5(OneModel):
         self.vectors: Stored = np.load(folder / "vectors.npy", mmap_mode="r")
 
     def _encoder(self, brief: Brief) -> Encoder:
-        (folder,) = self.files()
-        return Encoder(folder, **self.how, device=brief.device, dtype=brief.dtype)
+        return Encoder(self.folder(), **self.how, device=brief.device, dtype=brief.dtype)
 
     def retrieve(self, queries: Sequence[Query], k: int) -> list[list[Hit]]:
         encoded = self.encoder.encode([self.query_prefix + query.text for query in queries])

@@ -19,16 +19,14 @@ from systems.ranking import Judged, reranked
 
 
 class QueryLikelihood(OneModel):
-    """Options: the model (shipped, on the hub or a folder) and its ``revision``; ``average``: the
-    mean over the question's tokens instead of their sum (which ranks alike); ``max_length``: tokens
-    of a passage after which it is cut; ``batch_size`` of passages."""
+    """Options: the model (shipped, on the hub or a folder) and its ``revision``; ``max_length``:
+    tokens of a passage after which it is cut; ``batch_size`` of passages."""
 
     needs_pool = True
 
     def __init__(
         self,
         model: str = "mini-lm",
-        average: bool = False,
         max_length: int = 512,
         batch_size: int = 32,
         revision: str = "",
@@ -38,13 +36,12 @@ class QueryLikelihood(OneModel):
                 raise HarnessError(
                     f"query-likelihood:{name}={size} is wrong.", "It should be 1 or more."
                 )
-        self.model, self.revision, self.average = model, revision, average
+        self.model, self.revision = model, revision
         self.max_length, self.batch_size = max_length, batch_size
 
     def open(self, corpus: Corpus, folder: Path | None, brief: Brief) -> None:  # noqa: ARG002
         self.corpus = corpus
-        (checkpoint,) = self.files()
-        self.lm = open_lm(checkpoint, brief.device, brief.dtype)
+        self.lm = open_lm(self.folder(), brief.device, brief.dtype)
 
     def retrieve(self, queries: Sequence[Query], k: int) -> list[Reply]:
         """The pool by likelihood; ``counts`` says how many tokens were read."""
@@ -54,13 +51,7 @@ class QueryLikelihood(OneModel):
         prompts = [Prompt(None, [self._cut(passage)]) for _, passage in pairs]
         questions = [question for question, _ in pairs]
         found = self.lm.log_likelihood(prompts, questions, self.batch_size)
-        return [
-            Judged(
-                each.log_p / max(1, each.tokens) if self.average else each.log_p,
-                self.lm.count(prompt) + each.tokens,
-            )
-            for prompt, each in zip(prompts, found, strict=True)
-        ]
+        return [Judged(each.log_p, each.prompt_tokens + each.tokens) for each in found]
 
     def _cut(self, passage: Document) -> Document:
         return replace(passage, text=self.lm.clipped(passage.text, self.max_length), sentences=())

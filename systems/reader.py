@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 from harness.corpus import Corpus
@@ -60,13 +61,17 @@ class Reader(OneModel):
     def files(self) -> Sequence[Path]:
         return [] if self.endpoint else super().files()
 
+    @cached_property
+    def world(self) -> str:
+        return "" if self.endpoint else super().world
+
     def open(self, corpus: Corpus, folder: Path | None, brief: Brief) -> None:  # noqa: ARG002
         self.brief = brief
         self.lm: CausalLM | Endpoint
         if self.endpoint:
             self.lm = Endpoint(self.endpoint, self.model, self.api_key_env, self.tries, brief.seed)
         else:
-            self.lm = open_lm(self.files()[0], brief.device, brief.dtype)
+            self.lm = open_lm(self.folder(), brief.device, brief.dtype)
         self.room = self._room(self.lm.window)
 
     def _room(self, window: int | None) -> int | None:

@@ -24,14 +24,15 @@ BM25 = Spelled("bm25")
 NOISY = 0.1
 """The spread of the rounds' medians, over their median, from which a cell is called noisy."""
 ENOUGH = 200
-"""Questions that a 95th percentile needs."""
+"""Different questions that a 95th percentile needs."""
 KEY = (
     "Batch 1, one thread, a fresh process a round. cold: process start to systems open. "
     "first: the first question. p50, p95: text in to text out after warming up, over all rounds "
-    f"(p95 from {ENOUGH} questions). retrieval, answer: inside the systems that do it. "
-    "ms a token: of new ones. peak: the process's resident memory. ×bm25: p50 of retrieval over "
-    "bm25's. ×bm25+reader: p50 over that of bm25+reader at the same reading depth. "
-    f"noisy: the p50 of rounds differ by more than {NOISY:.0%}."
+    f"(p95 from {ENOUGH} different questions). retrieval, answer: inside the systems that do it. "
+    "tokens: read and written, all stages. answer ms a new token: all of answering, reading the "
+    "prompt too, over tokens written. peak: the process's resident memory. ×bm25: p50 of retrieval "
+    "over bm25's. ×bm25+reader: p50 over that of bm25 and the same reader at the same depth. "
+    f"noisy: the p50 of rounds differ by more than {NOISY:.0%}; one round cannot tell."
 )
 
 
@@ -40,7 +41,8 @@ class Latency:
     """A pipeline's latency on one task. ms: milliseconds, p50 and p95 percentiles.
 
     None is what cannot be known: of a pipeline that failed or that does not answer, or without
-    the pipeline to compare with. ``spread``: (most − least) / median of the rounds' p50.
+    the pipeline to compare with. ``questions``: different ones that were timed. ``spread``:
+    (most − least) / median of the rounds' p50; of one round None.
     """
 
     task: str
@@ -58,7 +60,7 @@ class Latency:
     retrieval_p50_ms: float | None
     answer_p50_ms: float | None
     tokens: float | None
-    ms_per_token: float | None
+    answer_ms_per_new_token: float | None
     peak_bytes: float | None
     before_bytes: float | None
     spread: float | None
@@ -75,6 +77,7 @@ class Latency:
             f"failed: {self.failed}" if self.failed else "",
             f"errors={self.errors}" if self.errors else "",
             f"noisy: rounds differ by {self.spread:.0%}" if noisy else "",
+            "one round" if self.rounds == 1 else "",
         ]
         return "; ".join(filter(None, said))
 
@@ -89,7 +92,7 @@ COLUMNS: dict[str, Callable[[Latency], float | None]] = {
     "retrieval\np50 ms": lambda cell: cell.retrieval_p50_ms,
     "answer\np50 ms": lambda cell: cell.answer_p50_ms,
     "tokens a\nquestion": lambda cell: cell.tokens,
-    "ms a\ntoken": lambda cell: cell.ms_per_token,
+    "answer ms a\nnew token": lambda cell: cell.answer_ms_per_new_token,
     "peak\nMB": lambda cell: _mega(cell.peak_bytes),
     "×bm25": lambda cell: cell.over_bm25,
     "×bm25\n+reader": lambda cell: cell.over_bm25_reader,
@@ -151,10 +154,12 @@ def _conditions(bench: Sequence[Timing]) -> str:
     sizes = sorted({len(each.ids) + each.errors for each in done})
     asked = "–".join(map(str, dict.fromkeys((sizes[0], sizes[-1]))))
     rounds = max(each.round for each in bench) + 1
+    different = len({question for each in done for question in each.ids})
+    in_all = f" ({different} different ones)" if different > sizes[-1] else ""
     loads = [load for each in done for load in each.load]
     before = statistics.median(each.before for each in done) / 1e6
     return (
-        f"{asked} questions × {rounds} rounds, seed {about.seed}, {about.dtype}; {where}; "
+        f"{asked} questions × {rounds} rounds{in_all}, seed {about.seed}, {about.dtype}; {where}; "
         f"load {min(loads):.1f}–{max(loads):.1f}; {before:.0f} MB before systems open."
     )
 
@@ -189,27 +194,27 @@ def _cell(timings: Sequence[Timing]) -> Latency:
     done, about = _done(timings), timings[0]
     whole = [ms for each in done for ms in each.whole]
     index = next((each.index for each in timings if each.index), {})
-    middles = [statistics.median(each.whole) for each in done if each.whole]
+    questions = len({question for each in done for question in each.ids})
     return Latency(
         task=about.task,
         split=about.split,
         setting=about.setting,
         system=about.system,
         rounds=len(done),
-        questions=len(whole),
+        questions=questions,
         index_seconds=index.get("seconds"),
         index_bytes=index.get("bytes"),
         cold_ms=_median([each.cold for each in done]),
         first_ms=_median([each.first for each in done if each.first is not None]),
         p50_ms=_median(whole),
-        p95_ms=float(np.percentile(whole, 95)) if len(whole) >= ENOUGH else None,
+        p95_ms=float(np.percentile(whole, 95)) if questions >= ENOUGH else None,
         retrieval_p50_ms=_median(_inside(done, "retrieve")),
         answer_p50_ms=_median(_inside(done, "answer")),
         tokens=_tokens(done),
-        ms_per_token=_ms_per_token(done),
+        answer_ms_per_new_token=_answer_ms_per_new_token(done),
         peak_bytes=max((float(each.peak) for each in done), default=None),
         before_bytes=_median([each.before for each in done]),
-        spread=(max(middles) - min(middles)) / statistics.median(middles) if middles else None,
+        spread=_spread([statistics.median(each.whole) for each in done if each.whole]),
         errors=sum(each.errors for each in done),
         failed=next((each.failed for each in timings if each.failed), ""),
     )
@@ -228,22 +233,31 @@ def _speaks(timing: Timing) -> bool:
     return bool(timing.measured and {"answer", "solve"} & timing.measured.spans.keys())
 
 
+def _spread(middles: Sequence[float]) -> float | None:
+    """How far the rounds' medians lie apart, over their median; one round cannot tell."""
+    if len(middles) < 2:
+        return None
+    return (max(middles) - min(middles)) / statistics.median(middles)
+
+
 def _tokens(done: Sequence[Measured]) -> float | None:
-    """Tokens a question, read and written, of the questions that say."""
-    pairs = [
-        (read, new)
+    """Tokens a question, read and written by all stages, of the questions that say either."""
+    known = [
+        (read or 0) + (new or 0)
         for each in done
         for read, new in zip(each.counts["prompt_tokens"], each.counts["new_tokens"], strict=True)
+        if read is not None or new is not None
     ]
-    known = [read + new for read, new in pairs if read is not None and new is not None]
     return statistics.fmean(known) if known else None
 
 
-def _ms_per_token(done: Sequence[Measured]) -> float | None:
-    """Milliseconds of answering over new tokens, all questions together."""
+def _answer_ms_per_new_token(done: Sequence[Measured]) -> float | None:
+    """Milliseconds of answering, reading the prompt too, over the tokens that were written while
+    answering, all questions together."""
     spent = written = 0.0
     for each in done:
-        for ms, new in zip(_inside([each], "answer"), each.counts["new_tokens"], strict=False):
+        tokens = each.counts.get("answer_tokens", ())
+        for ms, new in zip(_inside([each], "answer"), tokens, strict=False):
             spent, written = spent + ms * bool(new), written + (new or 0)
     return spent / written if written else None
 
@@ -262,7 +276,10 @@ def _bm25(pipelines: dict[str, Pipeline], answering: set[str]) -> str:
 
 
 def _bm25_reader(own: Pipeline, pipelines: dict[str, Pipeline]) -> str:
-    """``bm25+reader`` at the depth that ``own`` reads at: with its very reader, or the only one."""
+    """``bm25+reader`` with the very reader of ``own``, at the same depth; empty if there is none.
+
+    What does not end in a reader of that name is compared with the only one there is.
+    """
     last = own.stages[-1]
     fitting = {
         pipeline.stages[1].system: system
@@ -272,8 +289,9 @@ def _bm25_reader(own: Pipeline, pipelines: dict[str, Pipeline]) -> str:
         and pipeline.stages[1].system.name == "reader"
         and _depth(pipeline.stages[1]) == _depth(last)
     }
-    only = next(iter(fitting.values())) if len(fitting) == 1 else ""
-    return fitting.get(last.system, only)
+    if last.system.name != "reader" and len(fitting) == 1:
+        return next(iter(fitting.values()))
+    return fitting.get(last.system, "")
 
 
 def _depth(stage: Stage) -> int:

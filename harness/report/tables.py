@@ -151,10 +151,12 @@ def _visible(scores: Scores, lines: Sequence[Line], run: str) -> Line:
             continue
         groups = [str(row["group"]) for row in scores.lines[best.system]]
         _, low, high, _ = cluster_intervals(apart, groups)
-        half = float(np.nanmax((high - low) / 2, initial=0.0))
-        cells[metric] = replace(
-            best.cells[metric], system=VISIBLE, value=half, low=None, high=None, errors=0
-        )
+        known = (high - low)[np.isfinite(high - low)]
+        if known.size:
+            half = float(known.max() / 2)
+            cells[metric] = replace(
+                best.cells[metric], system=VISIBLE, value=half, low=None, high=None, errors=0
+            )
     return Line(VISIBLE, cells, Counter(), run)
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from harness import manifest, registry
 from harness.data import DATA, HarnessError, raise_together
-from harness.prepare import corpus_folder
+from harness.prepare import corpus_folder, read_about
 from harness.run import measure
 from harness.run.indexes import build_index, index_about
 from harness.run.measure import Spec, read_result, write_spec
@@ -46,10 +46,11 @@ ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in THREADS} | {
 class Protocol:
     """How much is measured.
 
-    questions: timed in each round, after the first and those to warm up; fewer if the task has
+    questions: timed in each round, after the first and those to warm up; fewer if the task has,
+               and then each round spends others on that, so that over the rounds all are timed
     rounds:    fresh processes a pipeline
     tasks:     how many of the plan's tasks; None for all
-    patience:  seconds that opening a pipeline, or one question, may take
+    patience:  seconds that opening a pipeline, one question, or closing may take
     """
 
     questions: int = 200
@@ -84,19 +85,34 @@ def latency(
     return folder
 
 
-def failures(folder: Path, plan: Plan) -> dict[str, str]:
-    """Pipelines of the plan that could not be measured, or not on every question, and why."""
+def failures(folder: Path, plan: Plan, protocol: Protocol) -> dict[str, str]:
+    """Pipelines that could not be measured, or not on every question, and why.
+
+    Of what plan and protocol ask for, here and now: what failed under others is not told.
+    """
     found: dict[str, str] = {}
-    places = {(str(job.spelled), job.split, job.setting) for job in plan.jobs}
-    systems = set(map(str, plan.pipelines))
     for timing in read_timings(folder):
-        ours = (timing.task, timing.split, timing.setting) in places and timing.system in systems
         why = timing.failed
         if timing.measured and timing.measured.errors:
             why = f"{timing.measured.errors} errors, first: {timing.measured.error}"
-        if ours and why:
+        if why and _asked_for(timing, plan, protocol):
             found.setdefault(f"{timing.task} {timing.system}: latency", why)
     return found
+
+
+def _asked_for(timing: Timing, plan: Plan, protocol: Protocol) -> bool:
+    """Whether a line of the file is one that a plan and a protocol ask for, on this machine."""
+    places = [
+        (str(job.spelled), job.split, job.setting, read_about(job.folder)["fingerprint"])
+        for job in plan.jobs[: protocol.tasks]
+    ]
+    how = (timing.asked, timing.seed, timing.device, timing.dtype, timing.machine)
+    return (
+        (timing.task, timing.split, timing.setting, timing.fingerprint) in places
+        and how == (protocol.questions, plan.seed, plan.device, plan.dtype, this_machine())
+        and timing.system in map(str, plan.pipelines)
+        and timing.round < protocol.rounds
+    )
 
 
 def unmeasurable(plan: Plan) -> list[HarnessError]:
@@ -280,10 +296,20 @@ def _filled(timing: Timing, ready: Ready | HarnessError) -> Timing:
     """The line with what a fresh process measured, or with why there is nothing."""
     if isinstance(ready, HarnessError):
         return replace(timing, failed=str(ready))
-    outcome = _spawned(ready.spec)
+    outcome = _spawned(_turned(ready.spec, timing))
     if isinstance(outcome, str):
         return replace(timing, index=ready.index, failed=outcome)
     return replace(timing, index=ready.index, measured=outcome)
+
+
+def _turned(spec: Spec, timing: Timing) -> Spec:
+    """The spec of one round. If the task has no questions to spare, each round begins with other
+    ones: over the rounds every question is timed, and still none comes twice in a process."""
+    spent = spec.warm + 1
+    if len(spec.queries) - spent >= timing.asked:
+        return spec
+    start = timing.round * spent % len(spec.queries)
+    return replace(spec, queries=(*spec.queries[start:], *spec.queries[:start]))
 
 
 def _spawned(spec: Spec) -> Measured | str:
@@ -309,8 +335,8 @@ def _spawned(spec: Spec) -> Measured | str:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-        if code == 0:
-            return read_result(folder)
+        if measured := read_result(folder) if code == 0 else None:
+            return measured
         return _why(code, (folder / "said.txt").read_text(encoding="utf-8", errors="replace"), spec)
 
 
@@ -323,8 +349,10 @@ def _environment() -> dict[str, str]:
 def _why(code: int, said: str, spec: Spec) -> str:
     """Why a process failed, from its exit code and what it said."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
+    if code == 0:
+        return "its process ended before it had measured"
     if code < 0:
         return f"its process was ended by {signal.Signals(-code).name}"
     if any(line.startswith("Timeout (") for line in lines):
-        return f"took more than {spec.patience:g} s to open or for one question"
+        return f"took more than {spec.patience:g} s to open, for one question or to close"
     return lines[-1] if lines else f"its process ended with exit code {code}"

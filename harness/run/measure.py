@@ -35,7 +35,9 @@ from harness.run.timings import Measured
 from harness.spelling import parse_pipeline
 
 TOKENS = ("prompt_tokens", "new_tokens")
-"""The counts of a reply that are kept."""
+"""The counts of replies that are kept."""
+ANSWERED = "answer_tokens"
+"""The new tokens of the last stage alone."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Spec:
     classes:  ``module:Class`` of systems that were registered in the process that asks
     indexes:  the folder of each stage's index, None where it has none
     queries:  the first question, ``warm`` more to warm up, and those to time
-    patience: seconds that opening, or one question, may take
+    patience: seconds that opening, one question, or closing may take
     parent:   the process that asks; without it nothing is measured further
     """
 
@@ -62,11 +64,21 @@ class Spec:
 
 @dataclass(frozen=True)
 class Asked:
-    """One question: its row, the clock before and after each stage, spans; nanoseconds."""
+    """One question: the row of each stage, the clock before and after each, spans; nanoseconds."""
 
-    row: Row
+    rows: Sequence[Row]
     ticks: Sequence[int]
     spans: Mapping[str, int]
+
+    @property
+    def row(self) -> Row:
+        """The last stage's."""
+        return self.rows[-1]
+
+    def count(self, name: str) -> float | None:
+        """A count of all stages together; None if no stage says."""
+        known = [row.counts[name] for row in self.rows if name in row.counts]
+        return sum(known) if known else None
 
 
 def measure(spec: Spec, started: int) -> Measured:
@@ -84,9 +96,7 @@ def measure(spec: Spec, started: int) -> Measured:
     gc.freeze()
     asked = [_ask(stations, query, spec) for query in spec.queries[spec.warm + 1 :]]
     peak = peak_memory()
-    faulthandler.cancel_dump_traceback_later()
-    for stage, station in zip(parse_pipeline(spec.pipeline).stages, stations, strict=True):
-        close_system(station.system, stage.system)
+    _close(stations, spec)
     good = [each for each in asked if not each.row.error]
     errors = [each.row.error for each in asked if each.row.error]
     return Measured(
@@ -98,7 +108,8 @@ def measure(spec: Spec, started: int) -> Measured:
         whole=[_ms(each.ticks[-1] - each.ticks[0]) for each in good],
         stages=[[_ms(e.ticks[n + 1] - e.ticks[n]) for e in good] for n in range(len(stations))],
         spans={name: [_ms(each.spans.get(name, 0)) for each in good] for name in _spanned(good)},
-        counts={name: [each.row.counts.get(name) for each in good] for name in TOKENS},
+        counts={name: [each.count(name) for each in good] for name in TOKENS}
+        | {ANSWERED: [each.row.counts.get("new_tokens") for each in good]},
         errors=len(errors),
         error=next(iter(errors), ""),
         load=[round(load, 2), round(os.getloadavg()[0], 2)],
@@ -119,17 +130,24 @@ def _opened(spec: Spec) -> list[Station]:
     return stations
 
 
+def _close(stations: Sequence[Station], spec: Spec) -> None:
+    """Let every system go of what it took, in the time that a question has."""
+    _wait(spec)
+    for stage, station in zip(parse_pipeline(spec.pipeline).stages, stations, strict=True):
+        close_system(station.system, stage.system)
+    faulthandler.cancel_dump_traceback_later()
+
+
 def _ask(stations: Sequence[Station], query: Query, spec: Spec) -> Asked:
     """Ask one question, alone, through all stages."""
     _wait(spec)
-    rows: list[Row] | None = None
+    rows: list[Row] = []
     with recorded() as spans:
         ticks = [time.perf_counter_ns()]
         for station in stations:
-            rows = station.rows([query], rows)
+            rows += station.rows([query], rows[-1:])
             ticks.append(time.perf_counter_ns())
-    (row,) = rows or [Row(query.id)]
-    return Asked(row, ticks, spans)
+    return Asked(rows, ticks, spans)
 
 
 def _wait(spec: Spec) -> None:
@@ -175,9 +193,10 @@ def write_spec(spec: Spec, folder: Path) -> None:
     (folder / "spec.json").write_bytes(TypeAdapter(Spec).dump_json(spec))
 
 
-def read_result(folder: Path) -> Measured:
-    """What a process that ended well measured."""
-    return TypeAdapter(Measured).validate_json((folder / "result.json").read_bytes())
+def read_result(folder: Path) -> Measured | None:
+    """What a process measured; None if it ended before it could write it."""
+    path = folder / "result.json"
+    return TypeAdapter(Measured).validate_json(path.read_bytes()) if path.exists() else None
 
 
 def main() -> int:

@@ -31,7 +31,9 @@ class Measured:
     before: resident memory, at most, until systems are opened; ``peak``: until the end
     ids:    the timed questions, (n,), without those that errored
     whole:  text in to text out, (n,);  stages: each stage, (stages, n)
-    spans:  by name, (n,);  counts: tokens by name, (n,), None where a reply does not say
+    spans:  by name, (n,)
+    counts: tokens of all stages by name, (n,), None where no reply says; ``answer_tokens``:
+            those that the last stage wrote
     errors: how many timed questions errored, the first being ``error``
     load:   the machine's load average over a minute, before and after
     """
@@ -91,7 +93,10 @@ def _form() -> Any:
 
 
 def read_timings(folder: Path) -> list[Timing]:
-    """The timings of a run, none if it has none; torn lines are passed over."""
+    """The timings of a run, none if it has none, but for a torn last line.
+
+    `HarnessError` for a whole line that cannot be read.
+    """
     return [timing for _, timing in _lines(folder / NAME) if timing is not None]
 
 
@@ -99,15 +104,18 @@ def _lines(path: Path) -> Iterator[tuple[bytes, Timing | None]]:
     if not path.exists():
         return
     with path.open("rb") as file:
-        for line in file:
+        for number, line in enumerate(file, start=1):
             try:
                 yield line, _form().validate_json(line) if line.endswith(b"\n") else None
-            except ValueError:
-                yield line, None
+            except ValueError as error:
+                raise HarnessError(
+                    f"{path}:{number} is not a timing that can be read.",
+                    "Delete that line and run the same command again: it measures anew.",
+                ) from error
 
 
 def tidy(folder: Path, current: Mapping[tuple[str, str], str]) -> list[Timing]:
-    """Take out torn lines, and of the pipelines in ``current`` (bench, system) → key those that
+    """Take out a torn last line, and of the pipelines in ``current`` (bench, system) → key those that
     failed or have another key; returns the rest. Nothing is written if all is well."""
 
     def stays(timing: Timing | None) -> bool:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from importlib import import_module
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
 from harness.data import HarnessError
+from systems.models.words import has_open_words
 
 DTYPES = ("float32", "bfloat16", "float16")
 PICKLED = "pytorch_model.bin"
@@ -22,6 +25,8 @@ NEOX = "EleutherAI/gpt-neox-20b"
 """Whose tokenizer the original Mamba-2 models use; their own folders hold none."""
 SHIPPED = Path(__file__).parent.parent / "checkpoints"
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+ABOUT = "about.json"
+"""What a checkpoint of ours says of itself; no result depends on it."""
 
 
 def library(name: str) -> Any:
@@ -41,7 +46,13 @@ def model_folder(model: str, revision: str = "") -> Path:
 
     revision: a branch, tag or commit of the hub, which defaults to main
     """
-    folder = SHIPPED / model if model in shipped() else Path(model).expanduser()
+    folder = Path(model).expanduser()
+    if model in shipped():
+        if folder.is_dir():
+            raise HarnessError(
+                f"{model} is a shipped model and a folder here.", f"Write ./{model} for the folder."
+            )
+        folder = SHIPPED / model
     if folder.is_dir():
         if revision:
             raise HarnessError(f"{model} is a folder and has no revisions.", "Leave revision= out.")
@@ -50,11 +61,15 @@ def model_folder(model: str, revision: str = "") -> Path:
         raise HarnessError(f"the folder {model} does not exist.", "Check the path.")
     found = _cached(model, "config.json", revision)
     if not found:
+        if "/" not in model:
+            raise HarnessError(
+                f"{model} is no folder, no shipped model and not in the local cache.",
+                f"Shipped are {', '.join(shipped())}.",
+            )
         at, option = (f" at {revision}", f" --revision {revision}") if revision else ("", "")
-        ours = "" if "/" in model else f" or a shipped model ({', '.join(shipped()) or 'none'})"
         raise HarnessError(
             f"the model {model}{at} is not on this machine, and nothing is fetched during a run.",
-            f"Run `hf download {model}{option}` and start again, or give a folder{ours}.",
+            f"Run `hf download {model}{option}` and start again, or give a folder.",
         )
     return _checked(found)
 
@@ -66,7 +81,7 @@ def shipped() -> list[str]:
 
 def about(folder: Path) -> dict[str, Any]:
     """What a checkpoint of ours says of itself: name, world, recipe, seed, steps …"""
-    return _read_object(folder / "about.json") if (folder / "about.json").is_file() else {}
+    return _read_object(folder / ABOUT) if (folder / ABOUT).is_file() else {}
 
 
 class OneModel:
@@ -74,12 +89,27 @@ class OneModel:
 
     model: str
     revision: str
-    world: str = ""
+
+    def folder(self) -> Path:
+        """The folder of the checkpoint."""
+        return model_folder(self.model, self.revision)
 
     def files(self) -> Sequence[Path]:
-        folder = model_folder(self.model, self.revision)
-        self.world = str(about(folder).get("world", ""))
-        return [folder]
+        """The folder; of a checkpoint of ours its files, but for `ABOUT`. And the files of a
+        tokenizer that lies elsewhere."""
+        folder = self.folder()
+        if has_open_words(folder):
+            return sorted(each for each in folder.iterdir() if each.name != ABOUT)
+        if not is_state_spaces(read_config(folder)):
+            return [folder]
+        other = tokenizer_folder(folder)
+        spoken = (other / name for name in TOKENIZER if other != folder)
+        return [folder, *(each for each in spoken if each.is_file())]
+
+    @cached_property
+    def world(self) -> str:
+        """The generated world that the checkpoint was made for; empty: none."""
+        return str(about(self.folder()).get("world", ""))
 
 
 def _cached(model: str, file: str, revision: str = "") -> Path | None:
@@ -212,10 +242,14 @@ def padded(rows: Sequence[Sequence[int]], pad: int, side: Literal["left", "right
     return ids, mask
 
 
-def by_length(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Places in batches of about equal length, the longest first, so that little is padded."""
-    order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
-    return (order[start : start + size] for start in range(0, len(order), size))
+def by_length(lengths: Sequence[int], size: int, tokens: float = inf) -> Iterator[list[int]]:
+    """Places in batches of about equal length, the longest first, so that little is padded; at
+    most ``size`` in each, and ``tokens`` with padding where it holds more than one."""
+    order, start = sorted(range(len(lengths)), key=lambda place: -lengths[place]), 0
+    while start < len(order):
+        room = int(min(size, max(1, tokens // max(1, lengths[order[start]]))))
+        yield order[start : start + room]
+        start += room
 
 
 def positions(model: Any) -> int | None:

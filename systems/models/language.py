@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -31,11 +32,16 @@ Ids are those of `CausalLM.ids`. Prompts that have ended stay in; what is done t
 """
 
 
+TOKENS = 32_768
+"""Tokens of a batch, padding included, at most: more prompts are read in several batches, so that
+a long one does not make all others as long. (One alone may have more.)"""
+
+
 @dataclass(frozen=True, slots=True)
 class Generated:
     """What a model wrote. ``stop`` is ``"stop"`` if it ended by itself, ``"length"`` if it was
     cut off; ``counts`` has ``prompt_tokens`` and ``new_tokens`` (its end token included);
-    ``first_token_s`` is how long the first token of the batch took, prompts included."""
+    ``first_token_s`` is how long the first token of its batch took, prompts included."""
 
     text: str
     stop: str
@@ -44,10 +50,11 @@ class Generated:
 
 
 class Likelihood(NamedTuple):
-    """The log-probability of a text in nats, and the number of its tokens."""
+    """The log-probability of a text in nats, and the tokens of the text and of its prompt."""
 
     log_p: float
     tokens: int
+    prompt_tokens: int
 
 
 class Asked(NamedTuple):
@@ -88,7 +95,8 @@ class CausalLM:
         hook: Hook | None = None,
         words: Sequence[Sequence[str]] = (),
     ) -> list[Generated]:
-        """Continue each prompt greedily by at most ``max_new_tokens``.
+        """Continue each prompt greedily by at most ``max_new_tokens``, `TOKENS` at a time; with a
+        hook, which sees all prompts, at once.
 
         words: for each prompt, words that may be written though the prompt does not hold them;
                of use with open words, where others cannot be written
@@ -97,10 +105,14 @@ class CausalLM:
             return []
         more = words or [()] * len(prompts)
         rows = [self.prompts.render(*each) for each in zip(prompts, more, strict=True)]
-        begin = perf_counter()
-        written, first = self._write(rows, max_new_tokens, hook)
-        pairs = zip(rows, written, strict=True)
-        return [self._generated(row, new, first - begin) for row, new in pairs]
+        lengths = [len(row.ids) + max_new_tokens for row in rows]
+        found: dict[int, Generated] = {}
+        for batch in by_length(lengths, len(rows), inf if hook else TOKENS):
+            places, begin = sorted(batch), perf_counter()
+            written, first = self._write([rows[place] for place in places], max_new_tokens, hook)
+            for place, new in zip(places, written, strict=True):
+                found[place] = self._generated(rows[place], new, first - begin)
+        return [found[place] for place in range(len(rows))]
 
     def _generated(self, row: Rendered, new: Sequence[int], seconds: float) -> Generated:
         kept = self.kept(new)
@@ -117,11 +129,11 @@ class CausalLM:
         self, prompts: Sequence[Prompt], targets: Sequence[str], batch_size: int = 32
     ) -> list[Likelihood]:
         """How likely each text is behind its prompt: an answer, or a question where the prompt
-        has none. `HarnessError` if one is longer than the model's window."""
+        has none, `TOKENS` at a time. `HarnessError` if one is longer than the model's window."""
         rows = [self._asked(*each) for each in zip(prompts, targets, strict=True)]
-        found = [Likelihood(0.0, len(row.ids) - row.start) for row in rows]
+        found = [Likelihood(0.0, len(row.ids) - row.start, row.start) for row in rows]
         told = [place for place, each in enumerate(found) if each.tokens]
-        for batch in by_length([len(rows[place].ids) for place in told], batch_size):
+        for batch in by_length([len(rows[place].ids) for place in told], batch_size, TOKENS):
             here = [told[each] for each in batch]
             for place, log_p in zip(here, self._log_p([rows[p] for p in here]), strict=True):
                 found[place] = found[place]._replace(log_p=log_p)

@@ -27,6 +27,8 @@ from tasks.twowiki import TwoWiki
 
 BYTES = 512
 """Of chance, enough for a lesson of twenty passages."""
+ALIASES = "_aliases"
+"""Where a 2Wiki-shaped row holds what stands in a file of its own in the real data."""
 
 
 class Mini(Task):
@@ -191,7 +193,7 @@ class MiniTwoWiki(Mini, TwoWiki):
         identifier = None if question.kind == "yesno" else facts[0].subject
         if chain:
             identifier = facts[-1].object
-        self.aliases: dict[str, tuple[str, ...]] = {
+        aliases = {
             _identifier(entity): (world.name(entity), alias)
             for fact in facts
             for entity in (fact.subject, fact.object)
@@ -207,6 +209,7 @@ class MiniTwoWiki(Mini, TwoWiki):
             "answer": question.answer,
             "evidences_id": [[_identifier(s), by, _identifier(o)] for s, by, o in facts],
             "answer_id": _identifier(identifier) if identifier else None,
+            ALIASES: aliases,
         }
 
     def oddly(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -214,7 +217,9 @@ class MiniTwoWiki(Mini, TwoWiki):
         return {key: value for key, value in row.items() if not key.endswith("s_id")}
 
     def parse(self, row: Any, place: str, notes: Counter[str]) -> RawQuestion | None:
-        return self.question(row, place, notes, aliases=self.aliases)  # type: ignore[no-any-return]
+        plain = dict(row)
+        aliases = plain.pop(ALIASES)
+        return self.question(plain, place, notes, aliases=aliases)  # type: ignore[no-any-return]
 
 
 def _identifier(entity: Entity) -> str:
