@@ -340,7 +340,7 @@ def report(
 @app.command()
 def train(
     name: Annotated[str, typer.Argument(help="A recipe as list recipes spells it.")],
-    out: Annotated[Path, typer.Option(help="The checkpoint's folder.")],
+    out: Annotated[Path, typer.Option(help="The checkpoint's folder, new or empty.")],
     seed: Annotated[int, typer.Option(help="Of the first weights and of the lessons.")] = 0,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Optimiser steps; the recipe's if left out.")

@@ -71,8 +71,8 @@ def sources(*modules: str) -> dict[str, str]:
     """Hash of modules and of all first-party modules they import, by name; comments and
     docstrings do not count.
 
-    Imports are read from the source, lazy ones and those `BY_NAME` too. First-party are our three packages, a
-    module's own top-level package, and what lies in a script's own folder.
+    Imports are read from the source, lazy ones and those `BY_NAME` too. First-party are our three
+    packages, a module's own top-level package, and what lies in a script's own folder.
     """
     return {name: hashed for name, (hashed, _) in sorted(_walked(*modules).items())}
 

@@ -32,7 +32,8 @@ def train(
     """Make the checkpoint ``name`` in the folder ``out``, or go on with what was begun there.
 
     Gives the folder. The weights follow from name, seed and steps alone (on one machine, with
-    one thread), however often the run was killed. A folder that is whole is left as it is.
+    one thread), however often the run was killed. A folder that is whole is left as it is; one
+    that holds other files is refused.
 
     steps: optimiser steps in all; those of the recipe if None
     """
@@ -44,8 +45,11 @@ def train(
     asked = {"name": name, "seed": seed, "steps": total, **recipe.described()}
     with one_writer(out):
         if (out / ABOUT).exists():
-            _same(json.loads((out / ABOUT).read_text()), asked, out)
+            _same(_about(out / ABOUT), asked, out)
+            (out / STATE).unlink(missing_ok=True)
             return out
+        if not (out / STATE).exists():
+            _empty(out)
         curve = _go_on(recipe, out / STATE, asked)
         _steps(recipe, out / STATE, {**asked, "curve": curve}, progress)
         recipe.save(out)
@@ -57,10 +61,42 @@ def train(
 def _same(found: Mapping[str, Any], asked: Mapping[str, Any], out: Path) -> None:
     """`HarnessError` if the folder holds something else than what is asked for."""
     other = [key for key, value in asked.items() if found.get(key) != json.loads(json.dumps(value))]
+    if {"name", "seed", "steps"} & set(other):
+        named = "{name} (seed {seed}, {steps} steps)".format
+        what = f"{named(**found)}, not {named(**asked)}"
+    else:
+        what = f"{asked['name']} of another {' and '.join(other)}"
     if other:
         raise HarnessError(
-            f"{out} holds {found.get('name')} with another {', '.join(other)}.",
-            "Choose another folder with --out, or remove this one.",
+            f"{out} holds {what}.", "Choose another folder with --out, or remove this one."
+        )
+
+
+def _about(path: Path) -> dict[str, Any]:
+    """What a whole checkpoint says of itself."""
+    try:
+        return _described(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise HarnessError(
+            f"{path} is no checkpoint's ({error}).",
+            "Remove it, or choose another folder with --out.",
+        ) from error
+
+
+def _described(text: str) -> dict[str, Any]:
+    """An object with what a checkpoint says of itself; `ValueError` if it is none."""
+    found = json.loads(text)
+    if not isinstance(found, dict) or not {"name", "seed", "steps", "curve"} <= found.keys():
+        raise ValueError("it has no name, seed, steps and curve")
+    return found
+
+
+def _empty(out: Path) -> None:
+    """`HarnessError` if the folder holds files that a training would overwrite or mix with its."""
+    ours = {".lock", f"{STATE}.part"}
+    if foreign := sorted({each.name for each in out.iterdir()} - ours):
+        raise HarnessError(
+            f"{out} holds other files ({foreign[0]}).", "Choose a new or empty folder with --out."
         )
 
 
@@ -68,7 +104,15 @@ def _go_on(recipe: Recipe, state: Path, asked: Mapping[str, Any]) -> list[dict[s
     """Take up an unfinished run if there is one; its curve so far."""
     if not state.exists():
         return []
-    kept: dict[str, Any] = json.loads(recipe.resume(state))
+    from safetensors import SafetensorError
+
+    try:
+        kept = _described(recipe.resume(state))
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
+        raise HarnessError(
+            f"{state} is broken or of another recipe ({registry.described(error)}).",
+            "Remove it to begin anew, or choose another folder with --out.",
+        ) from error
     _same(kept, asked, state.parent)
     curve: list[dict[str, float]] = kept["curve"]
     return curve

@@ -1,4 +1,4 @@
-"""The shipped checkpoints: small, of this world and these recipes, and able to do what they are for.
+"""The shipped checkpoints: small, of this world and these recipes, able to do what they are for.
 
 How well they do it is measured by ``benchmarks/fresh.py`` and ``benchmarks/reference.py``; here is
 only what turns red when one of them is broken.
@@ -19,9 +19,6 @@ from harness.spelling import parse_spelled
 from systems.reader import Reader
 from tasks.mini.questions import questions
 from tasks.mini.world import VERSION, World
-
-pytest.importorskip("torch")
-pytest.importorskip("transformers")
 
 CHECKPOINTS = Path(__file__).parent.parent / "systems" / "checkpoints"
 NAMES = sorted(table("recipes"))

@@ -8,23 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_models
+import torch
+import transformers
 from reading import PASSAGES, QUESTIONS, brief
+from safetensors.torch import load_file
 
 from harness import registry
 from harness.corpus import Corpus
 from harness.data import Document, HarnessError, Query
 from harness.run.stages import Station
 from harness.spelling import parse_spelled
+from systems.cross_encoder import CrossEncoder
 from systems.models.words import Lexicon, OpenWords
 from systems.passages import words_of
-
-torch = pytest.importorskip("torch", reason="needs the models extra")
-transformers = pytest.importorskip("transformers", reason="needs the models extra")
-
-import tiny_models  # noqa: E402
-from safetensors.torch import load_file  # noqa: E402
-
-from systems.cross_encoder import CrossEncoder  # noqa: E402
 
 LONG = Document("long", "river " * 90, "Morava")
 
@@ -119,7 +116,7 @@ def test_a_question_that_leaves_no_room_errs_alone(
         folder.mkdir()
         spelled = parse_spelled(f"cross-encoder:{make(folder, labels=1)}")
         system = registry.create("systems", spelled)
-        assert system.needs_pool and list(system.files()) == [folder]
+        assert system.needs_pool and system.folder() == folder
         system.open(corpus, None, brief())
         asked = [replace(queries[0], id="long", text="where? " * 70), *queries]
         rows = Station("cross-encoder", system, corpus, depth=2).rows(asked, None)

@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny_models
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
 
 from harness.data import HarnessError
+from harness.manifest import file_hash
+from systems.e5 import E5
 from systems.models import hub
+from systems.models.encoder import Encoder, pooled
 from systems.models.hub import about, library, model_folder
 from systems.models.words import Lexicon, OpenWords
-
-torch = pytest.importorskip("torch", reason="needs the models extra")
-transformers = pytest.importorskip("transformers", reason="needs the models extra")
-
-import tiny_models  # noqa: E402
-from safetensors.torch import load_file, save_file  # noqa: E402
-
-from systems.models.encoder import Encoder, pooled  # noqa: E402
+from systems.reader import Reader
 
 TEXTS = [
     "the river",
@@ -199,13 +199,36 @@ def test_a_shipped_checkpoint_goes_by_its_name(
     tiny_models.make_open_bert(folder, world="mini-9")
     assert hub.shipped() == ["mini-any"] and model_folder("mini-any") == folder
     assert about(folder)["world"] == "mini-9"
-    (tmp_path / "mini-any").mkdir()
-    monkeypatch.chdir(tmp_path)
-    assert model_folder("mini-any") == folder  # a folder that is called so is written ./mini-any
     with pytest.raises(HarnessError, match="no revisions"):
         model_folder("mini-any", "main")
-    with pytest.raises(HarnessError, match=r"model mini-other is not .*shipped model \(mini-any\)"):
+    with pytest.raises(HarnessError, match=r"mini-other is no folder.* Shipped are mini-any\.$"):
         model_folder("mini-other")
+
+
+def test_a_folder_that_is_called_as_a_shipped_checkpoint_is_not_passed_over(bert: Path) -> None:
+    Path("mini-e5").symlink_to(bert)
+    with pytest.raises(HarnessError, match=r"mini-e5 is a shipped.* Write \./mini-e5 for the"):
+        model_folder("mini-e5")
+    assert model_folder("./mini-e5") == Path("mini-e5")
+
+
+def test_a_key_does_not_depend_on_what_training_cost(tmp_path: Path) -> None:
+    folder = tiny_models.make_open_bert(tmp_path)
+    system = E5(str(folder))
+    before = [file_hash(path) for path in system.files()]
+    (folder / "about.json").write_text('{"world": "mini-9", "curve": [{"cpu_s": 7}]}')
+    assert [file_hash(path) for path in system.files()] == before
+    for name in ("config.json", "model.safetensors", "words.json"):
+        kept = (folder / name).read_bytes()
+        (folder / name).write_bytes(kept + b" ")
+        assert [file_hash(path) for path in system.files()] != before
+        (folder / name).write_bytes(kept)
+
+
+def test_a_system_knows_its_world_without_being_asked_for_files(tmp_path: Path) -> None:
+    folder = tiny_models.make_open_bert(tmp_path, world="mini-9")
+    assert E5(str(folder)).world == Reader(str(folder)).world == "mini-9"
+    assert Reader("acme/large", endpoint="http://localhost:8000/v1").world == ""
 
 
 def test_wrong_names_and_folders_are_one_sentence(bert: Path, tmp_path: Path) -> None:
@@ -243,7 +266,7 @@ def test_code_in_a_checkpoint_is_never_run(tmp_path: Path) -> None:
 
 
 def test_a_missing_package_says_what_to_install() -> None:
-    with pytest.raises(HarnessError, match=r"pip install 'retrieval-qa-harness\[models\]'"):
+    with pytest.raises(HarnessError, match=r"Run pip install no_such_package\."):
         library("no_such_package")
 
 

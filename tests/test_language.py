@@ -7,22 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_models
+import torch
+import transformers
 from reading import INSTRUCTION, PASSAGES, QUESTIONS, brief
+from safetensors.torch import load_file
 
 from harness import registry
 from harness.data import Brief, Document, HarnessError, Hit, Query
 from harness.run.stages import Station
 from harness.spelling import parse_spelled
+from systems.models import backends, hub, language
 from systems.models.language import CausalLM, Hook, open_lm
 from systems.models.prompts import Prompt
 from systems.models.words import END, NEW, Lexicon, OpenWords
 from systems.reader import Reader, extracted
-
-torch = pytest.importorskip("torch", reason="needs the models extra")
-transformers = pytest.importorskip("transformers", reason="needs the models extra")
-
-import tiny_models  # noqa: E402
-from safetensors.torch import load_file  # noqa: E402
 
 KINDS = list(tiny_models.LANGUAGE)
 OPEN = list(tiny_models.OPEN)
@@ -128,7 +127,8 @@ def test_a_text_is_as_likely_as_transformers_says(
         assert found.log_p == pytest.approx(log_p.item(), abs=1e-3)
         (alone,) = lm.log_likelihood([prompt], [target])
         assert alone.log_p == pytest.approx(found.log_p, abs=1e-3)
-    assert lm.log_likelihood(PROMPTS[:1], [""]) == [(0.0, 0)]
+        assert found.prompt_tokens == alone.prompt_tokens == len(ids)
+    assert lm.log_likelihood(PROMPTS[:1], [""]) == [(0.0, 0, lm.count(PROMPTS[0]))]
 
 
 def test_prompt_and_text_meet_at_a_token(lms: dict[str, CausalLM]) -> None:
@@ -136,6 +136,44 @@ def test_prompt_and_text_meet_at_a_token(lms: dict[str, CausalLM]) -> None:
     ids = ids_of(lm, PROMPTS[2])
     whole = lm.prompts.tokenizer.decode(ids + lm.ids(PROMPTS[2], "Mira Kolen, Brno"))
     assert whole.endswith("lived near it?\nAnswer: Mira Kolen, Brno")
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_long_prompt_does_not_make_all_others_as_long(
+    kind: str, lms: dict[str, CausalLM], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm, most = lms[kind], 130
+    long = Prompt("where?", [Document("long", "river tower " * 40)])
+    prompts, targets = [PROMPTS[1], long, *PROMPTS], ["Brno", "Mira", *TARGETS]
+    whole, judged = lm.generate(prompts, 4), lm.log_likelihood(prompts, targets)
+    read: list[tuple[int, ...]] = []
+
+    def padded(rows: Any, pad: int, side: Any) -> Any:
+        ids, mask = hub.padded(rows, pad, side)
+        read.append(tuple(ids.shape))
+        return ids, mask
+
+    monkeypatch.setattr(backends, "padded", padded)
+    lm.log_likelihood(prompts, targets)
+    assert max(rows * tokens for rows, tokens in read) > most
+    monkeypatch.setattr(language, "TOKENS", most)
+    read.clear()
+    parts = lm.log_likelihood(prompts, targets)
+    assert all(rows * tokens <= most or rows == 1 for rows, tokens in read)
+    read.clear()
+    assert lm.generate(prompts, 4) == whole
+    assert all(rows * (tokens + 4) <= most or rows == 1 for rows, tokens in read)
+    assert 1 < len(read) < len(prompts)
+    for one, other in zip(parts, judged, strict=True):
+        assert one.log_p == pytest.approx(other.log_p, abs=1e-3) and one[1:] == other[1:]
+
+
+def test_batches_hold_each_place_once_and_little_padding() -> None:
+    lengths = [3, 900, 5, 4, 0, 5, 80]
+    batches = list(hub.by_length(lengths, 3, 20))
+    assert batches == [[1], [6], [2, 5, 3], [0, 4]]
+    assert list(hub.by_length(lengths, 4)) == [[1, 6, 2, 5], [3, 0, 4]]
+    assert list(hub.by_length([], 4, 20)) == []
 
 
 # --- open words -----------------------------------------------------------------------
@@ -201,9 +239,9 @@ def test_words_not_read_are_all_alike(kind: str, lms: dict[str, CausalLM]) -> No
     asked = [Prompt(None, PASSAGES[:2])] * 3
     zork, other, mira = lms[kind].log_likelihood(asked, ["Zork", "Vandel", "Mira"])
     assert zork == other != mira
-    ((twice, _),) = lms[kind].log_likelihood(asked[:1], ["Zork Zork"])
-    ((apart, _),) = lms[kind].log_likelihood(asked[:1], ["Zork Vandel"])
-    assert twice != apart
+    (twice,) = lms[kind].log_likelihood(asked[:1], ["Zork Zork"])
+    (apart,) = lms[kind].log_likelihood(asked[:1], ["Zork Vandel"])
+    assert twice.log_p != apart.log_p
 
 
 @pytest.mark.parametrize("kind", OPEN)
@@ -383,7 +421,7 @@ def test_every_kind_of_model_goes_through_the_door(
     reader = registry.create(
         "systems", parse_spelled(f"reader:{folders[kind]},max_input_tokens=150")
     )
-    assert list(reader.files()) == [folders[kind]]
+    assert reader.folder() == folders[kind]
     reader.open(corpus, None, brief())
     hits = tuple(Hit(doc_id, -float(place)) for place, doc_id in enumerate(corpus.ids))
     too_long = Query("q4", "where? " * 200)

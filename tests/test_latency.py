@@ -22,13 +22,14 @@ from harness.cli import main
 from harness.data import HarnessError
 from harness.report import latency as report
 from harness.run import latency as timing
+from harness.run.plan import make_plan
 from harness.run.spans import recorded, span
 from harness.run.timings import NAME, Measured, Timing, append, read_timings
 
 
 @pytest.fixture(autouse=True)
 def _known() -> None:
-    for name in ("Timed", "Threaded", "Speaker", "Solver"):
+    for name in ("Timed", "Threaded", "Speaker", "Solver", "Judge"):
         registry.register("systems", name.lower())(getattr(timed_systems, name))
 
 
@@ -75,6 +76,19 @@ def test_every_call_has_one_question_and_no_question_comes_twice_in_a_process() 
     assert len({pid for pid, *_ in calls}) == 2
 
 
+def test_a_task_without_questions_to_spare_has_all_of_them_timed_over_the_rounds() -> None:
+    log = Path("calls").absolute()
+    folder = api.latency(["toy"], [f"timed:log={log}"], questions=40, rounds=2)
+    (cell,) = api.latencies(folder)
+    assert cell.questions == 40
+    assert "34 questions × 2 rounds (40 different ones)" in report.report(folder)
+    calls = [line.split("\t") for line in log.read_text().splitlines()]
+    assert len(calls) == len({tuple(call) for call in calls}) == 80
+    api.latency(["toy"], ["random"], questions=34, rounds=2, out="spare")
+    one, two = (each.measured.ids for each in read_timings(Path("spare")))
+    assert one == two and len(one) == 34
+
+
 def test_a_task_with_few_questions_times_what_it_has() -> None:
     folder = api.latency(["toy:count=4"], ["timed"], rounds=1)
     (cell,) = api.latencies(folder)
@@ -90,13 +104,22 @@ def test_answering_is_told_from_retrieving_and_tokens_are_counted() -> None:
     assert 10 <= cell.answer_p50_ms <= 12
     assert 4 <= cell.retrieval_p50_ms <= 5.5
     assert cell.tokens == 12
-    assert cell.ms_per_token == pytest.approx(cell.answer_p50_ms / 5, rel=0.3)
+    assert cell.answer_ms_per_new_token == pytest.approx(cell.answer_p50_ms / 5, rel=0.3)
     assert (cells["solver"].answer_p50_ms, cells["solver"].retrieval_p50_ms) == (None, None)
     (folder,) = Path("results/runs").iterdir()
     inside = next(each.measured for each in read_timings(folder) if "speaker" in each.system)
     assert 5 <= median(inside.spans["half"]) <= 6
     for whole, *stages in zip(inside.whole, *inside.stages, strict=True):
         assert whole == pytest.approx(sum(stages), abs=0.01)
+
+
+def test_tokens_of_every_stage_count_and_a_reranker_alone_reads_too() -> None:
+    cells = measured("timed@3+judge@3+judge@3+speaker", "timed@3+judge", "timed")
+    assert {name: cell.tokens for name, cell in cells.items()} == {
+        "timed@3+judge@3+judge@3+speaker": 212, "timed@3+judge": 100, "timed": None,
+    }  # fmt: skip
+    cell = cells["timed@3+judge@3+judge@3+speaker"]
+    assert cell.answer_ms_per_new_token == pytest.approx(cell.answer_p50_ms / 5, rel=0.3)
 
 
 def test_threads_are_fixed_before_anything_is_imported(monkeypatch) -> None:
@@ -121,7 +144,9 @@ def test_a_pipeline_that_fails_says_how_and_leaves_the_others_alone() -> None:
         "open": "cannot be started (ValueError: no such luck)",
         "kill": "ended by SIGKILL",
         "exit": "exit code 7",
-        "hang": "more than 1 s to open or for one question",
+        "quit": "its process ended before it had measured",
+        "hang": "more than 1 s to open, for one question or to close",
+        "close": "more than 1 s to open, for one question or to close",
     }
     cells = measured(*(f"timed:fails={how}" for how in names), "timed", rounds=2, patience=1)
     for how, said in names.items():
@@ -138,6 +163,21 @@ def test_an_errored_question_is_counted_and_not_timed(capsys) -> None:
     assert f"errors={cell.errors}" in cell.remark
     assert main(["latency", "--task", "toy", "--system", "timed:fails=some", "--rounds", "1"]) == 3
     assert "RuntimeError: not this one" in capsys.readouterr().err
+
+
+def test_a_failure_under_another_protocol_device_seed_or_machine_is_not_told() -> None:
+    folder = api.latency(["toy"], ["timed:fails=kill"], questions=2, rounds=1)
+    plan, protocol = make_plan(["toy"], ["timed:fails=kill"]), timing.Protocol(2, 1)
+    assert list(timing.failures(folder, plan, protocol)) == ["toy timed:fails=kill: latency"]
+    (line,) = read_timings(folder)
+    for other in (
+        {"asked": 3}, {"seed": 9}, {"device": "cuda"}, {"dtype": "float16"}, {"round": 1},
+        {"machine": {**line.machine, "cpu": "abacus"}}, {"fingerprint": "old"}, {"split": "dev"},
+        {"system": "timed"},
+    ):  # fmt: skip
+        (folder / NAME).unlink()
+        append(folder, replace(line, **other))
+        assert timing.failures(folder, plan, protocol) == {}, other
 
 
 def test_what_a_fresh_process_cannot_measure_is_refused_before_anything_starts(tmp_path) -> None:
@@ -225,6 +265,27 @@ def test_a_failed_or_outdated_line_is_measured_again_and_replaced() -> None:
         assert (new.key, new.failed) == (good.key, "")
 
 
+def test_a_whole_line_that_cannot_be_read_is_told_and_never_erased(capsys) -> None:
+    words = ["latency", "--task", "toy", "--system", "random", "--out", "r"]
+    assert main([*words, "--questions", "2", "--rounds", "1"]) == 0
+    path = Path("r", NAME)
+    found = path.read_bytes().replace(b'"cold"', b'"chilly"') + path.read_bytes()
+    path.write_bytes(found)
+    capsys.readouterr()
+    assert main([*words, "--questions", "2", "--rounds", "2"]) == 2
+    assert "latency.jsonl:1 is not a timing that can be read" in capsys.readouterr().err
+    assert path.read_bytes() == found
+
+
+def test_an_error_of_the_latency_pass_does_not_hide_the_tables(capsys) -> None:
+    Path("r").mkdir()
+    Path("r", NAME).write_text("{}\n")
+    words = ["run", "--task", "toy", "--system", "bm25", "--out", "r", "--latency", "short"]
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert "nDCG@10" in out and "latency.jsonl:1 is not a timing" in err
+
+
 def test_quality_never_feeds_latency_and_latency_no_rows(capsys) -> None:
     sizes = ["--questions", "3", "--rounds", "1"]
     assert main(["latency", "--task", "toy", "--system", "bm25", "--out", "r", *sizes]) == 0
@@ -254,27 +315,31 @@ def test_run_measures_too_if_asked_and_a_second_time_does_nothing(capsys) -> Non
     assert "Write none, short, full" in capsys.readouterr().err
 
 
-def test_without_options_run_has_a_short_look(monkeypatch) -> None:
+def test_without_task_and_system_run_has_a_short_look(monkeypatch, capsys) -> None:
     asked = []
     monkeypatch.setattr("harness.cli._carry_out", lambda *words: asked.append(words[-1]) or 0)
     monkeypatch.setattr("harness.run.plan.make_plan", lambda *_, **__: None)
     main(["run"])
+    main(["run", "--limit", "5"])
     main(["run", "--system", "random"])
-    assert asked == [timing.SHORT, None]
+    assert asked == [timing.SHORT, timing.SHORT, None]
+    main(["run", "--help"])
+    assert "without --task and --system" in " ".join(capsys.readouterr().out.lower().split())
 
 
 # --- what people see ------------------------------------------------------------------
 
 
-def line(system: str, whole: float, *, answer: float = 0.0, **more: Any) -> Timing:
-    """A line of the file: 100 questions that took ``whole`` ms, ``answer`` of them answering."""
+def line(system: str, whole: float, *, answer: float = 0.0, start: int = 0, **more: Any) -> Timing:
+    """A line of the file: 100 questions, numbered from ``start``, that took ``whole`` ms, of
+    which ``answer`` answering."""
     spans = {"retrieve": [whole - answer] * 100} | ({"answer": [answer] * 100} if answer else {})
     found = Measured(
         cold=100.0,
         first=9.0,
         before=10**7,
         peak=10**8,
-        ids=[str(n) for n in range(100)],
+        ids=[str(n) for n in range(start, start + 100)],
         whole=[whole] * 100,
         stages=[[whole] * 100],
         spans=spans,
@@ -321,15 +386,16 @@ def test_ratios_are_over_bm25_and_over_bm25_reader_at_the_same_depth() -> None:
         line("bm25+reader:model=a@2", 24.0, answer=10.0),
         line("e5+reader:model=a@2", 36.0, answer=10.0),
         line("rico@2", 36.0, answer=10.0),
+        line("e5+reader:model=b@5", 84.0, answer=10.0),
     )
     assert {name: cell.over_bm25 for name, cell in cells.items()} == {
         "bm25": 1, "e5": 4, "bm25:k1=0.9": 2, "bm25+reader@5": 1, "bm25+reader@3": 1,
         "e5@100+rico": 5, "bm25+reader@2": 1, "bm25+reader:model=a@2": 7,
-        "e5+reader:model=a@2": 13, "rico@2": 13,
+        "e5+reader:model=a@2": 13, "rico@2": 13, "e5+reader:model=b@5": 37,
     }  # fmt: skip
     assert {name: cell.over_bm25_reader for name, cell in cells.items() if "+" in name} == {
         "bm25+reader@5": 1, "bm25+reader@3": 1, "e5@100+rico": 2, "bm25+reader@2": 1,
-        "bm25+reader:model=a@2": 1, "e5+reader:model=a@2": 1.5,
+        "bm25+reader:model=a@2": 1, "e5+reader:model=a@2": 1.5, "e5+reader:model=b@5": None,
     }  # fmt: skip
     assert cells["e5"].over_bm25_reader is None
     assert cells["rico@2"].over_bm25_reader is None
@@ -340,9 +406,17 @@ def test_without_bm25_there_are_no_ratios() -> None:
     assert {(cell.over_bm25, cell.over_bm25_reader) for cell in cells.values()} == {(None, None)}
 
 
-def test_a_95th_percentile_needs_200_questions() -> None:
-    assert seen(line("bm25", 2.0))["bm25"].p95_ms is None
-    assert seen(line("bm25", 2.0, round=1))["bm25"].p95_ms == 2.0
+def test_a_95th_percentile_needs_200_different_questions() -> None:
+    seen(line("bm25", 2.0))
+    twice = seen(line("bm25", 2.0, round=1))["bm25"]
+    assert (twice.questions, twice.p95_ms) == (100, None)
+    more = seen(line("bm25", 2.0, round=2, start=100))["bm25"]
+    assert (more.questions, more.p95_ms) == (200, 2.0)
+
+
+def test_one_round_is_neither_noisy_nor_calm() -> None:
+    cell = seen(line("bm25", 2.0))["bm25"]
+    assert (cell.spread, cell.remark) == (None, "one round")
 
 
 def test_rounds_that_differ_are_called_noisy() -> None:
@@ -385,7 +459,7 @@ def test_the_command_prints_a_table_or_json(capsys) -> None:
     assert Path(out.splitlines()[-1], NAME).exists()
     assert main([*words, "--json"]) == 0
     (cell,) = json.loads(capsys.readouterr().out)
-    assert (cell["system"], cell["questions"], cell["over_bm25"]) == ("bm25", 8, 1.0)
+    assert (cell["system"], cell["questions"], cell["over_bm25"]) == ("bm25", 4, 1.0)
     assert main(["latency", "--task", "toi", "--system", "bm52", "--round", "3"]) == 2
     err = capsys.readouterr().err
     assert all(said in err for said in ("toi", "bm52", "--round"))

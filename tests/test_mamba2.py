@@ -11,19 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from harness.data import HarnessError
-
-torch = pytest.importorskip("torch", reason="needs the models extra")
-transformers = pytest.importorskip("transformers", reason="needs the models extra")
-
-from safetensors.torch import save_file  # noqa: E402
-
-from systems.models import mamba2  # noqa: E402
-from systems.models.hub import model_folder, tokenizer_folder  # noqa: E402
-from systems.models.mamba2 import Mamba2, Mamba2Config, State, load_mamba2, ssd  # noqa: E402
+from systems.models import mamba2
+from systems.models.hub import model_folder, tokenizer_folder
+from systems.models.mamba2 import Mamba2, Mamba2Config, State, load_mamba2, ssd
+from systems.reader import Reader
 
 TINY = Mamba2Config(
     vocab_size=23,
@@ -426,8 +424,9 @@ def test_an_original_folder_borrows_its_tokenizer(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     folder = write_original(tmp_path / "old", {})
-    with pytest.raises(HarnessError, match="hf download EleutherAI/gpt-neox-20b"):
-        tokenizer_folder(folder)
+    for asked in (lambda: tokenizer_folder(folder), Reader(str(folder)).files):
+        with pytest.raises(HarnessError, match="hf download EleutherAI/gpt-neox-20b"):
+            asked()
     repository = tmp_path / "cache" / "models--EleutherAI--gpt-neox-20b"
     snapshot = repository / "snapshots" / ("a" * 40)
     for each in (snapshot, repository / "refs"):
@@ -435,8 +434,11 @@ def test_an_original_folder_borrows_its_tokenizer(
     (repository / "refs" / "main").write_text("a" * 40)
     (snapshot / "tokenizer.json").write_text("{}")
     assert tokenizer_folder(folder) == snapshot
+    reader = Reader(str(folder))
+    assert reader.files() == [folder, snapshot / "tokenizer.json"]
     (folder / "tokenizer.json").write_text("{}")
     assert tokenizer_folder(folder) == folder
+    assert reader.files() == [folder]
 
 
 def test_only_an_original_folder_may_hold_a_pickle(tmp_path: Path) -> None:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.data import Document
+from systems.models.openwords import OpenVocabulary, WordTable
 from systems.models.words import ANSWER, NEW, PASSAGE, QUESTION, Lexicon, OpenWords
-
-torch = pytest.importorskip("torch", reason="needs the models extra")
-
-from systems.models.openwords import OpenVocabulary, WordTable  # noqa: E402
 
 WORDS = OpenWords.of(("the", "was", "born", "in", ".", ":", "?", "where"))
 SIZE = 8

@@ -163,6 +163,17 @@ def test_a_comment_changes_no_key(tmp_path: Path, monkeypatch) -> None:
     assert found[0] == found[1]
 
 
+@pytest.mark.parametrize("name", ["e5", "reader", "cross_encoder", "query_likelihood"])
+def test_packages_that_are_imported_by_name_are_in_the_key(name: str, monkeypatch) -> None:
+    from harness import manifest
+
+    monkeypatch.setattr(manifest, "version", lambda package: f"that of {package}")
+    found = manifest.versions.__wrapped__(f"systems.{name}")
+    assert {"torch", "transformers", "tokenizers", "safetensors"} <= found.keys()
+    assert ("mamba-ssm" in found) == (name in ("reader", "query_likelihood"))
+    assert "transformers" not in manifest.versions.__wrapped__("systems.bm25")
+
+
 def test_a_system_that_cannot_start_leaves_the_others_alone() -> None:
     class Dead:
         def open(self, corpus, folder, brief):

@@ -180,3 +180,29 @@ def test_the_smallest_difference_to_be_seen_is_half_its_interval() -> None:
     assert seen.cells["EM"].value == pytest.approx(float(high[0] - low[0]) / 2)
     assert "(smallest difference to be seen)" in report(folder, "markdown")
     assert VISIBLE not in {record.system for record in records(folder)}
+
+
+@pytest.mark.parametrize("count", [1, 40])
+def test_without_an_interval_there_is_no_smallest_difference_to_be_seen(count: int) -> None:
+    """One question has no interval, and neither has a difference that is always the same."""
+    asked = queries("toy")[:count]
+    words = {raw.text: raw.answers[0].split() for raw in toy_questions()}
+    runs = {
+        name: [Row(each["id"], answer=Answer(" ".join(words[each["text"]][::-step])))
+               for each in asked]
+        for name, step in (("best", 1), ("half", 2))
+    }  # fmt: skip
+    folder = a_run(
+        *((entry(n, ranks=False, answers=True, limit=count), rows) for n, rows in runs.items())
+    )
+    (table,) = tables(score(folder))
+    assert len({line.cells["F1"].value for line in table.lines}) == 2
+    assert systems(table) == ["best", "half"]
+    assert VISIBLE not in report(folder)
+
+
+def test_a_damaged_latency_file_does_not_hide_the_scores() -> None:
+    folder = run_of("one", "a")
+    (folder / "latency.jsonl").write_text("{}\n")
+    text = report(folder)
+    assert "nDCG@10" in text and "latency.jsonl:1 is not a timing" in text

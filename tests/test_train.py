@@ -7,18 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from harness import registry
 from harness.cli import main
 from harness.data import HarnessError
 from harness.train import ABOUT, STATE, train
-
-pytest.importorskip("torch")
-pytest.importorskip("transformers")
-
-import torch
-from safetensors.torch import load_file
-
 from systems.training.recipe import Recipe
 
 RECIPES = ("mini-lm", "mini-lm-mixtures", "mini-llama", "mini-e5", "mini-cross-encoder")
@@ -85,10 +80,57 @@ def test_a_whole_checkpoint_is_left_alone_and_another_is_refused(tmp_path: Path)
     before = (out / "model.safetensors").stat().st_mtime_ns
     train("mini-e5", tmp_path, steps=1)
     assert (out / "model.safetensors").stat().st_mtime_ns == before
-    with pytest.raises(HarnessError, match="another seed"):
-        train("mini-e5", tmp_path, seed=1, steps=1)
-    with pytest.raises(HarnessError, match="another name"):
-        train("mini-lm", tmp_path, steps=1)
+    with pytest.raises(HarnessError) as caught:
+        train("mini-lm", tmp_path, seed=5, steps=2)
+    said = f"{tmp_path} holds mini-e5 (seed 0, 1 steps), not mini-lm (seed 5, 2 steps)."
+    assert said in str(caught.value)
+    about = json.loads((out / ABOUT).read_text())
+    (out / ABOUT).write_text(json.dumps(about | {"world": "mini-0"}))
+    with pytest.raises(HarnessError, match="holds mini-e5 of another world"):
+        train("mini-e5", tmp_path, steps=1)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "model.safetensors", "config.json"])
+def test_a_folder_with_other_files_is_refused_and_left_as_it_is(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(HarnessError, match=f"other files .{name}.*new or empty folder"):
+        train("mini-e5", tmp_path, steps=1)
+    assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [(name, "mine")]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"name": "mini-e5"}'])
+@pytest.mark.parametrize("name", [ABOUT, STATE])
+def test_a_broken_file_is_named_and_no_traceback(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(HarnessError, match=f"{tmp_path / name} is .*[Rr]emove it"):
+        train("mini-e5", tmp_path, steps=1)
+
+
+def test_another_recipes_state_is_refused(tmp_path: Path, killed: list[int]) -> None:
+    killed.append(3)
+    with pytest.raises(KeyboardInterrupt):
+        train("mini-e5", tmp_path, steps=5)
+    with pytest.raises(HarnessError, match=f"{STATE} is broken or of another recipe"):
+        train("mini-lm", tmp_path, steps=5)
+    with pytest.raises(HarnessError, match=r"mini-e5 \(seed 0, 5 .*, not mini-e5 \(seed 1, 5"):
+        train("mini-e5", tmp_path, seed=1, steps=5)
+
+
+def test_killed_while_the_checkpoint_is_written_it_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("harness.train._write", killed)
+        train("mini-e5", tmp_path, steps=2)
+    assert (tmp_path / "model.safetensors").exists() and (tmp_path / STATE).exists()
+    state = (tmp_path / STATE).read_bytes()
+    train("mini-e5", tmp_path, steps=2)
+    (tmp_path / STATE).write_bytes(state)  # killed before it could remove the state
+    train("mini-e5", tmp_path, steps=2)
+    assert not (tmp_path / STATE).exists()
 
 
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

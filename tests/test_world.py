@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binom
+from solver import Solver
 
 from harness.data import HarnessError, Lesson
 from tasks.mini import words
@@ -145,8 +147,9 @@ def answer_from(world: World, question: Question, texts: Iterable[str]) -> str |
         return None
     if question.kind == "yesno":
         return "yes" if found[0] == found[1] else "no"
-    asked = terms(question.text)
-    right = [s for (s, _), o in zip(steps, found, strict=True) if set(terms(o or "")) <= set(asked)]
+    asked = f" {' '.join(terms(question.text))} "
+    said = (f" {' '.join(terms(o or ''))} " for o in found)
+    right = [s for (s, _), o in zip(steps, said, strict=True) if o in asked]
     if question.kind == "check":
         return "yes" if right else "no"
     return right[0] if len(right) == 1 else None
@@ -344,9 +347,9 @@ def digest(world: World) -> str:
 
 
 DIGESTS = {
-    "standard": "a642d818f2f3b4e8",
-    "hard": "f3eb22281aef4903",
-    "shift": "907156f2041d7641",
+    "standard": "c1b60fda3db93340",
+    "hard": "cbf12d45b366fc88",
+    "shift": "4fe723c750d360a9",
 }
 
 
@@ -354,7 +357,7 @@ DIGESTS = {
 def test_the_version_names_these_bytes(profile: str) -> None:
     """If this fails the language or the world changed: give it another VERSION."""
     found = digest(World(1000, 0, "test", profile))  # type: ignore[arg-type]
-    assert (VERSION, found) == ("mini-4", DIGESTS[profile])
+    assert (VERSION, found) == ("mini-5", DIGESTS[profile])
 
 
 @few
@@ -426,6 +429,35 @@ def test_pools_hold_the_gold_once_in_any_place(world: World, size: int) -> None:
     assert pools(world, asked, size) == pools(world, asked, size)
 
 
+def test_gold_passages_are_as_often_last_as_others() -> None:
+    """A distractor for each hop: in pools mined for the question alone, BM25's last was gold in 80
+    of 100, so that the worst ranking by words found what they do not say."""
+    last = asked = 0
+    for seed in range(3):
+        world = World(2000, seed, "test")
+        index = Index(map(world.passage, range(world.asked)))
+        bridges = list(questions(world, ("bridge",), 100))
+        for question, pool in zip(bridges, pools(world, bridges, 10), strict=True):
+            ranked = [n for n in index.best(question.text, world.asked) if n in pool]
+            last += ranked[-1] in question.gold
+            asked += 1
+    low, high = binom.interval(0.99, asked, 2 / 10)
+    assert low <= last <= high
+
+
+@few
+@given(worlds)
+def test_each_hop_has_its_own_look_alikes(world: World) -> None:
+    """The nearest to the question and the nearest to its second step are in the pool."""
+    asked = list(questions(world, ("bridge",), 10))
+    index = Index(map(world.passage, range(world.asked)))
+    for question, pool in zip(asked, pools(world, asked, 10), strict=True):
+        assert len(question.mined) == len(question.steps)
+        for text in question.mined:
+            best = index.best(text, len(question.gold) + 1)
+            assert next(n for n in best if n not in question.gold) in pool
+
+
 def test_mining_is_bm25() -> None:
     """The textbook formula in floating point gives the same order, close calls aside."""
     world = World(300, 0, "test")
@@ -480,6 +512,53 @@ def test_a_lesson_teaches_what_its_passages_state(seed: int, size: int, profile:
                 assert any(answer in text for text in texts)
                 assert len(gold) == {"single": 1, "bridge": 2}.get(kind, len(gold))
             assert question.endswith(("?", "."))
+
+
+@pytest.mark.parametrize("profile", ["standard", "hard"])
+def test_every_answer_of_a_lesson_follows_from_its_passages(profile: str) -> None:
+    world = World(300, 0, "train", profile)  # type: ignore[arg-type]
+    seen = Counter[str]()
+    for lesson in lessons_of(world, 200, 8, WEIGHTS):
+        texts = [document.text for document in lesson.documents]
+        for question, answer, gold, kind in lesson.exercises:
+            asked, found = Solver(texts).solved(question)
+            seen[kind] += 1
+            assert answer == (found or "")
+            if kind == "unanswerable":
+                assert asked == "single" and not gold
+                continue
+            assert asked == kind
+            assert Solver(texts[place] for place in gold).solved(question) == (kind, answer)
+            for missing in gold:
+                rest = (text for place, text in enumerate(texts) if place != missing)
+                assert Solver(rest).solved(question)[1] is None
+    assert all(seen[kind] > 20 for kind in KINDS)
+
+
+FEW_ALIKE = "few pairs in a lesson are alike, and each is asked once: 3 of 10 say yes"
+
+
+@pytest.mark.parametrize(
+    ("kind", "which"),
+    [
+        ("check", slice(0, 1)),
+        ("check", slice(1, None)),
+        ("yesno", slice(0, 1)),
+        pytest.param("yesno", slice(1, None), marks=pytest.mark.xfail(reason=FEW_ALIKE)),
+    ],
+)
+def test_neither_yes_nor_no_is_likelier_in_lessons(kind: str, which: slice) -> None:
+    """Neither as the first question of a lesson nor as another."""
+    lessons = lessons_of(World(300, 0, "train"), 400, 8, {kind: 1.0})
+    said = Counter(
+        exercise.answer
+        for lesson in lessons
+        for exercise in lesson.exercises[which]
+        if exercise.kind == kind
+    )
+    low, high = binom.interval(0.999, said.total(), 0.5)
+    assert said.keys() == {"yes", "no"} and said.total() > 150
+    assert low <= said["yes"] <= high
 
 
 def test_a_lesson_follows_from_its_world_and_draws() -> None:

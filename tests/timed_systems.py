@@ -22,7 +22,7 @@ class Timed:
         first: float = 0.0,
         hold: int = 0,
         log: str = "",
-        fails: Literal["", "open", "kill", "exit", "hang", "some"] = "",
+        fails: Literal["", "open", "kill", "exit", "quit", "hang", "some", "close"] = "",
     ) -> None:
         self.sleep, self.first, self.hold, self.log, self.fails = sleep, first, hold, log, fails
 
@@ -43,12 +43,23 @@ class Timed:
     def _fail(self, text: str) -> None:
         if self.fails == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        if self.fails == "exit":
-            os._exit(7)
+        if self.fails in ("exit", "quit"):
+            os._exit(7 if self.fails == "exit" else 0)
         if self.fails == "hang":
             time.sleep(600)
         if self.fails == "some" and "3" in text:
             raise RuntimeError("not this one")
+
+    def close(self) -> None:
+        if self.fails == "close":
+            time.sleep(600)
+
+
+class Judge:
+    """Reranks by nothing, and says 100 tokens that it read for it."""
+
+    def retrieve(self, queries, k):
+        return [Reply(hits=query.prior[:k], counts={"prompt_tokens": 100}) for query in queries]
 
 
 class Threaded:

@@ -16,7 +16,7 @@ import numpy as np
 
 from harness.report.sheet import MINI, Folders, Sheet, Style, listed, written
 from harness.run.stages import READ
-from harness.run.timings import Measured, Timing, read_timings
+from harness.run.timings import NAME, Measured, Timing, read_timings
 from harness.spelling import Pipeline, Spelled, Stage, parse_pipeline
 
 BM25 = Spelled("bm25")
@@ -101,7 +101,7 @@ COLUMNS: dict[str, Callable[[Latency], float | None]] = {
 
 def alone(folder: Path) -> bool:
     """Whether a folder has latencies and no run."""
-    return bool(read_timings(folder)) and not (folder / "manifest.json").exists()
+    return (folder / NAME).exists() and not (folder / "manifest.json").exists()
 
 
 def records(folders: Folders) -> list[Latency]:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from harness.data import HarnessError
 from harness.report import latency
 from harness.report.sheet import MINI, Folders, Sheet, Style, listed, written
 from harness.score.intervals import cluster_intervals
@@ -249,10 +250,18 @@ def report(folders: Folders, style: Format = "table") -> str:
         import pandas
 
         return pandas.DataFrame(map(asdict, records(folders))).to_csv(index=False).rstrip()
-    timed = latency.report(folders, style)
+    timed = _timed(folders, style)
     scored = [folder for folder in listed(folders) if not (timed and latency.alone(folder))]
     found = [written(_sheet(table, style), style) for table in tables(scored)]
     return "\n\n".join([*found, *([KEY] if found else []), *([timed] if timed else [])])
+
+
+def _timed(folders: Folders, style: Style) -> str:
+    """The tables of latency; if they cannot be read, why, so that the scores are shown still."""
+    try:
+        return latency.report(folders, style)
+    except HarnessError as error:
+        return f"No latency is shown: {error}"
 
 
 def _sheet(table: Table, style: Style) -> Sheet:

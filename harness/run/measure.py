@@ -64,21 +64,13 @@ class Spec:
 
 @dataclass(frozen=True)
 class Asked:
-    """One question: the row of each stage, the clock before and after each, spans; nanoseconds."""
+    """One question: its row, the tokens of all its stages, the clock before and after each stage,
+    spans; nanoseconds."""
 
-    rows: Sequence[Row]
+    row: Row
+    counts: Mapping[str, float]
     ticks: Sequence[int]
     spans: Mapping[str, int]
-
-    @property
-    def row(self) -> Row:
-        """The last stage's."""
-        return self.rows[-1]
-
-    def count(self, name: str) -> float | None:
-        """A count of all stages together; None if no stage says."""
-        known = [row.counts[name] for row in self.rows if name in row.counts]
-        return sum(known) if known else None
 
 
 def measure(spec: Spec, started: int) -> Measured:
@@ -108,8 +100,7 @@ def measure(spec: Spec, started: int) -> Measured:
         whole=[_ms(each.ticks[-1] - each.ticks[0]) for each in good],
         stages=[[_ms(e.ticks[n + 1] - e.ticks[n]) for e in good] for n in range(len(stations))],
         spans={name: [_ms(each.spans.get(name, 0)) for each in good] for name in _spanned(good)},
-        counts={name: [each.count(name) for each in good] for name in TOKENS}
-        | {ANSWERED: [each.row.counts.get("new_tokens") for each in good]},
+        counts={name: [each.counts.get(name) for each in good] for name in (*TOKENS, ANSWERED)},
         errors=len(errors),
         error=next(iter(errors), ""),
         load=[round(load, 2), round(os.getloadavg()[0], 2)],
@@ -147,7 +138,15 @@ def _ask(stations: Sequence[Station], query: Query, spec: Spec) -> Asked:
         for station in stations:
             rows += station.rows([query], rows[-1:])
             ticks.append(time.perf_counter_ns())
-    return Asked(rows, ticks, spans)
+    return Asked(rows[-1], _counts(rows), ticks, spans)
+
+
+def _counts(rows: Sequence[Row]) -> dict[str, float]:
+    """The tokens of all stages together, where one says them, and those that the last wrote."""
+    said = [(name, row.counts[name]) for row in rows for name in TOKENS if name in row.counts]
+    counts = {name: sum(n for other, n in said if other == name) for name, _ in said}
+    last = rows[-1].counts
+    return counts | ({ANSWERED: last["new_tokens"]} if "new_tokens" in last else {})
 
 
 def _wait(spec: Spec) -> None:

@@ -115,8 +115,8 @@ def _lines(path: Path) -> Iterator[tuple[bytes, Timing | None]]:
 
 
 def tidy(folder: Path, current: Mapping[tuple[str, str], str]) -> list[Timing]:
-    """Take out a torn last line, and of the pipelines in ``current`` (bench, system) → key those that
-    failed or have another key; returns the rest. Nothing is written if all is well."""
+    """Take out a torn last line, and of the pipelines in ``current`` (bench, system) → key those
+    that failed or have another key; returns the rest. Nothing is written if all is well."""
 
     def stays(timing: Timing | None) -> bool:
         if timing is None:

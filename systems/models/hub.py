@@ -247,7 +247,7 @@ def by_length(lengths: Sequence[int], size: int, tokens: float = inf) -> Iterato
     most ``size`` in each, and ``tokens`` with padding where it holds more than one."""
     order, start = sorted(range(len(lengths)), key=lambda place: -lengths[place]), 0
     while start < len(order):
-        room = int(min(size, max(1, tokens // max(1, lengths[order[start]]))))
+        room = int(min(size, max(1, tokens / max(1, lengths[order[start]]))))
         yield order[start : start + room]
         start += room
 

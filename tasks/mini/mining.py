@@ -74,7 +74,6 @@ class Index:
             self.weights[word] = numbers, idf * (22 * SCALE * often * total // below)
         return self.weights[word]
 
-
     def near(self, question: Question, count: int) -> list[int]:
         """The ``count`` nearest to each of its `Question.mined` texts in turn, without those that
         it must hold."""
