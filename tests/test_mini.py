@@ -62,9 +62,9 @@ def test_the_version_names_these_bytes() -> None:
 def test_rows_are_parsed_alike_in_a_stream_and_later(kind: Any) -> None:
     options = {"documents": 400, "questions": 40, "profile": "hard"}
     rows, made = rows_of(kind, **options), kind(**options)
-    later = [made.parse(row, f"mini row {n}", Counter()) for n, row in enumerate(rows, 1)]
-    assert later == questions_of(kind, **options)
-    assert [made.parse(row, "again", Counter()) is not None for row in rows]
+    for _ in range(2):  # a row is not used up
+        later = [made.parse(row, f"mini row {n}", Counter()) for n, row in enumerate(rows, 1)]
+        assert later == questions_of(kind, **options)
 
 
 @each_task
