@@ -111,8 +111,8 @@ class System:
     needs_pool: bool
     """It only reranks: not to be put first in the corpus setting."""
     world: str
-    """The version of the generated world that its checkpoint was made for, known once `files` was
-    called; empty: it serves any task. Its option ``model`` names another checkpoint."""
+    """The version of the generated world that its checkpoint was made for; empty: it serves any
+    task. Its option ``model`` names another checkpoint."""
     index_options: tuple[str, ...]
     """The options that its index depends on; all, if it does not say."""
 
