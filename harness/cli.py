@@ -27,7 +27,7 @@ SYSTEMS = (
     "random+reader@0",
     "bm25+reader@10",
     "e5+reader@7",
-    "cross-encoder+reader@7",
+    "cross-encoder+reader@4",
     "query-likelihood+reader@10",
 )
 """Each reads as deep as was best on dev worlds (results/reference/depths.json)."""
