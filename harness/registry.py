@@ -75,7 +75,8 @@ def find(kind: Kind, name: str) -> type:
     """The class behind a name; `HarnessError` with a suggestion if there is none."""
     known = table(kind)
     if name not in known:
-        close = get_close_matches(name, known, n=1)
+        alike = {each.replace("-", "_"): each for each in known}
+        close = [alike[each] for each in get_close_matches(name.replace("-", "_"), alike, n=1)]
         guess = f"Did you mean {close[0]!r}? " if close else ""
         raise HarnessError(
             f"there is no {kind[:-1]} {name!r}.",

@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote
 
 from harness.data import HarnessError
 
-NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 DEPTH = re.compile(r"(.*)@(\d+)")
 PLAIN = "/:=.~_- ()[]'"
 """What stays as it is when a value is spelled, besides letters and digits."""
@@ -105,6 +105,11 @@ def parse_pipeline(text: str) -> Pipeline:
             raise HarnessError(f"{text!r} has an empty stage.", "Write stages as bm25+reader.")
         match = DEPTH.fullmatch(part)
         depth = int(match[2]) if match else None
+        name, at, wrong = part.partition("@")
+        if at and not wrong.isdecimal() and NAME.fullmatch(name):
+            raise HarnessError(
+                f"@{wrong} in {text!r} is no number of documents.", f"Write {name}@10, say."
+            )
         stages.append(Stage(parse_spelled(match[1] if match else part, "system"), depth))
     return Pipeline(tuple(stages))
 

@@ -20,6 +20,7 @@ class CrossEncoder(OneModel):
     """Options: the model (shipped, on the hub or a folder) and its ``revision``; ``max_length`` in
     tokens of a question and its passage, of which the passage is cut; ``batch_size`` of pairs."""
 
+    takes = "ForSequenceClassification"
     needs_pool = True
 
     def __init__(

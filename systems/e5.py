@@ -35,6 +35,7 @@ class E5(OneModel):
     ``normalize``; ``max_length`` in tokens; ``batch_size`` of texts; and ``block``: how many
     documents are searched at a time."""
 
+    takes = "Model"
     index_options = ("model", "revision", "passage_prefix", "pooling", "normalize", "max_length")
 
     def __init__(

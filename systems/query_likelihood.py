@@ -22,6 +22,7 @@ class QueryLikelihood(OneModel):
     """Options: the model (shipped, on the hub or a folder) and its ``revision``; ``max_length``:
     tokens of a passage after which it is cut; ``batch_size`` of passages."""
 
+    takes = "ForCausalLM"
     needs_pool = True
 
     def __init__(

@@ -32,6 +32,8 @@ class Reader(OneModel):
     the model has; at an endpoint no limit, and a token is taken for 4 characters).
     ``system_prompt``: none by default."""
 
+    takes = "ForCausalLM"
+
     def __init__(
         self,
         model: str = MINI,

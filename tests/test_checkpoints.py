@@ -85,3 +85,20 @@ def test_they_refuse_real_tasks_and_name_the_option(
     name = system.rpartition("+")[2]
     assert main(["run", "--task", "hotpotqa", "--system", system]) == 2
     assert f"Write {name}:model=ORG/NAME." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("system", "fitting"),
+    [
+        ("e5:model=mini-lm", "mini-e5"),
+        ("bm25+cross-encoder:model=mini-e5", "mini-cross-encoder"),
+        ("bm25+reader:model=mini-cross-encoder", "mini-llama, mini-lm, mini-lm-mixtures"),
+        ("bm25+query-likelihood:model=mini-e5", "mini-llama, mini-lm, mini-lm-mixtures"),
+    ],
+)
+def test_a_checkpoint_of_another_kind_is_refused_before_anything_starts(
+    system: str, fitting: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "--task", "mini-hotpotqa", "--system", system]) == 2
+    assert f"Shipped are {fitting}." in capsys.readouterr().err
+    assert not Path("results").exists()

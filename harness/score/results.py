@@ -63,6 +63,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(text)
         for entry in found["pipelines"]:
             Sample.of(entry)
+    except FileNotFoundError:
+        why = "it does not exist"
+        if folder.is_dir():
+            timed = (folder / "latency.jsonl").exists()
+            why = "it holds latency alone" if timed else "it has no manifest.json"
+        raise HarnessError(
+            f"{folder} is not the folder of a run: {why}.", "Give the folder that run printed."
+        ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise HarnessError(
             f"{folder} is not the folder of a run ({error}).", "Give the folder that run printed."

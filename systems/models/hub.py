@@ -85,8 +85,12 @@ def about(folder: Path) -> dict[str, Any]:
 
 
 class OneModel:
-    """A system on one checkpoint: the files it depends on, and the world it was made for."""
+    """A system on one checkpoint: the files it depends on, and the world it was made for.
 
+    takes: how the architecture of a checkpoint with open words ends, if the system can use it
+    """
+
+    takes: str
     model: str
     revision: str
 
@@ -99,6 +103,7 @@ class OneModel:
         tokenizer that lies elsewhere."""
         folder = self.folder()
         if has_open_words(folder):
+            self._check_kind(folder)
             return sorted(each for each in folder.iterdir() if each.name != ABOUT)
         if not is_state_spaces(read_config(folder)):
             return [folder]
@@ -106,10 +111,26 @@ class OneModel:
         spoken = (other / name for name in TOKENIZER if other != folder)
         return [folder, *(each for each in spoken if each.is_file())]
 
+    def _check_kind(self, folder: Path) -> None:
+        """`HarnessError` for a checkpoint of another kind, which would load and mean nothing."""
+        kind = _architecture(folder)
+        if not kind or kind.endswith(self.takes):
+            return
+        places = {name: model_folder(name) for name in shipped()}
+        fitting = [name for name in places if _architecture(places[name]).endswith(self.takes)]
+        raise HarnessError(
+            f"{self.model} is a {kind}, and needed is a …{self.takes}.",
+            f"Shipped are {', '.join(fitting)}.",
+        )
+
     @cached_property
     def world(self) -> str:
         """The generated world that the checkpoint was made for; empty: none."""
         return str(about(self.folder()).get("world", ""))
+
+
+def _architecture(folder: Path) -> str:
+    return str((read_config(folder).get("architectures") or [""])[0])
 
 
 def _cached(model: str, file: str, revision: str = "") -> Path | None:
