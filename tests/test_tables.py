@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -206,3 +207,17 @@ def test_a_damaged_latency_file_does_not_hide_the_scores() -> None:
     (folder / "latency.jsonl").write_text("{}\n")
     text = report(folder)
     assert "nDCG@10" in text and "latency.jsonl:1 is not a timing" in text
+
+
+def test_a_narrow_screen_gets_its_columns_below_each_other(monkeypatch: Any) -> None:
+    folder = run_of("one", "a")
+    wide = report(folder)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr(
+        "harness.report.sheet.get_terminal_size", lambda: os.terminal_size((80, 24))
+    )
+    narrow = report(folder).partition(KEY)[0].splitlines()
+    assert max(map(len, narrow)) <= 80 < max(map(len, wide.partition(KEY)[0].splitlines()))
+    for metric in ("nDCG@10", "R@2", "RR@10", "AP"):
+        assert sum(metric in line for line in narrow) == sum(metric in x for x in wide.splitlines())
+    assert sum("ended" in line for line in narrow) == 1

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -50,6 +52,25 @@ def written(sheet: Sheet, style: Style) -> str:
 
 
 def _terminal(sheet: Sheet) -> str:
+    screen = get_terminal_size().columns if sys.stdout.isatty() else None
+    return "\n".join([sheet.title, *_grids(sheet, screen)])
+
+
+def _grids(sheet: Sheet, screen: int | None) -> list[str]:
+    """The grid, or several one below the other where a screen of so many characters is too narrow
+    for all of its columns; the remark stands in the last."""
+    lines = _grid(sheet)
+    numbers = len(sheet.heads) - 2
+    if screen is None or numbers < 2 or max(map(len, lines)) <= screen:
+        return lines
+    cut = 1 + (numbers + 1) // 2
+    parts = [(row[:cut], (row[0], *row[cut:])) for row in (sheet.heads, *sheet.rows)]
+    (upper, *above), (lower, *below) = zip(*parts, strict=True)
+    bare = replace(sheet, heads=(*upper, ""), rows=tuple((*row, "") for row in above))
+    return [*_grids(bare, screen), *_grids(replace(sheet, heads=lower, rows=tuple(below)), screen)]
+
+
+def _grid(sheet: Sheet) -> list[str]:
     from rich.console import Console
     from rich.table import Table as Grid
 
@@ -58,14 +79,14 @@ def _terminal(sheet: Sheet) -> str:
     grid.add_column(first, overflow="fold", max_width=48)
     for head in numbers:
         grid.add_column(head, justify="right", no_wrap=True)
-    grid.add_column(last)
+    if last:
+        grid.add_column(last)
     for row in sheet.rows:
-        grid.add_row(*row)
+        grid.add_row(*row[: len(sheet.heads) - (not last)])
     out = StringIO()
     width = 80 + sheet.width * len(numbers)
     Console(file=out, width=width, no_color=True).print(grid)
-    lines = [line.rstrip() for line in out.getvalue().rstrip().splitlines()]
-    return "\n".join([sheet.title, *lines])
+    return [line.rstrip() for line in out.getvalue().rstrip().splitlines()]
 
 
 def _frame(sheet: Sheet, line_break: str) -> pandas.DataFrame:
