@@ -8,8 +8,11 @@ DIR/.unfinished     the state of a run that is not: weights, optimiser, curve
 from __future__ import annotations
 
 import json
+import signal
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -119,14 +122,18 @@ def _go_on(recipe: Recipe, state: Path, asked: Mapping[str, Any]) -> list[dict[s
 
 
 def _steps(recipe: Recipe, state: Path, kept: dict[str, Any], progress: Progress) -> None:
-    """Do the steps that are left; every `EVERY` of them a point of the curve, and the state."""
+    """Do the steps that are left; every `EVERY` of them a point of the curve, and the state, which
+    is kept at an interruption too."""
     curve = kept["curve"]
     spent, begun = curve[-1]["cpu_s"] if curve else 0.0, time.process_time()
     figures: list[Mapping[str, float]] = []
-    with progress(kept["name"], kept["steps"], recipe.done) as advance:
+    with progress(kept["name"], kept["steps"], recipe.done) as advance, _waiting() as interrupted:
         while recipe.done < kept["steps"]:
             figures.append(recipe.step())
             advance(1)
+            if interrupted:
+                recipe.keep(state, json.dumps(kept))
+                raise KeyboardInterrupt
             if recipe.done % EVERY and recipe.done < kept["steps"]:
                 continue
             cpu = round(spent + time.process_time() - begun, 1)
@@ -134,6 +141,21 @@ def _steps(recipe: Recipe, state: Path, kept: dict[str, Any], progress: Progress
             curve.append({"step": recipe.done, "cpu_s": cpu, **mean})
             figures.clear()
             recipe.keep(state, json.dumps(kept))
+
+
+@contextmanager
+def _waiting() -> Iterator[list[int]]:
+    """Let an interruption wait for the end of a step: it is put on the list. (Only the main thread
+    is ever interrupted.)"""
+    interrupted: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+    before = signal.signal(signal.SIGINT, lambda number, _: interrupted.append(number))
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _write(path: Path, value: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -140,3 +141,23 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "mini-lm" in capsys.readouterr().err
     assert main(["train", "mini-lm", "--out", str(tmp_path / "n"), "--steps", "0"]) == 2
     assert not (tmp_path / "n").exists()
+
+
+def test_an_interrupted_run_keeps_the_step_it_was_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, done = Recipe.step, []
+
+    def step(self: Recipe) -> dict[str, float]:
+        done.append(self.done)
+        if self.done == 2:
+            signal.raise_signal(signal.SIGINT)
+        return whole(self)
+
+    monkeypatch.setattr(Recipe, "step", step)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train("mini-e5", tmp_path, seed=3, steps=5)
+    assert signal.getsignal(signal.SIGINT) is before
+    train("mini-e5", tmp_path, seed=3, steps=5)
+    assert done == [0, 1, 2, 3, 4]
