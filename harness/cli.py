@@ -40,6 +40,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Evaluate retrieval-augmented question answering: official scores, honest tables.",
 )
+Tasks = Annotated[list[str], typer.Option(help="Tasks, one or more.")]
+Systems = Annotated[list[str], typer.Option(help="Pipelines, one or more.")]
+Split = Annotated[str | None, typer.Option(help="The split; each task's first if left out.")]
+Setting = Annotated[str | None, typer.Option(help="pool (each question's candidates) or corpus.")]
+Seed = Annotated[int, typer.Option(help="Of the sample, of random and of decoding.")]
+Overrides = Annotated[
+    list[str], typer.Option("--set", help="stage.option=value, wherever the stage occurs.")
+]
+Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
 Data = Annotated[Path, typer.Option(help="Where prepared data and indexes are kept.")]
 Runs = Annotated[list[Path], typer.Argument(help="Folders that run printed.")]
 Metrics = Annotated[
@@ -99,27 +109,21 @@ def prepare(
 @app.command(context_settings=LENIENT)
 def run(
     context: typer.Context,
-    task: Annotated[list[str], typer.Option(help="Tasks, one or more.")] = list(TASKS),  # noqa: B006
-    system: Annotated[list[str], typer.Option(help="Pipelines, one or more.")] = list(SYSTEMS),  # noqa: B006
-    split: Annotated[
-        str | None, typer.Option(help="The split; each task's first if left out.")
-    ] = None,
-    setting: Annotated[
-        str | None, typer.Option(help="pool (each question's candidates) or corpus.")
-    ] = None,
+    task: Tasks = list(TASKS),  # noqa: B006
+    system: Systems = list(SYSTEMS),  # noqa: B006
+    split: Split = None,
+    setting: Setting = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Questions a task, drawn by --seed.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the sample, of random and of decoding.")] = 0,
+    seed: Seed = 0,
     out: Annotated[
         Path | None, typer.Option(help="The run's folder; else under results/runs.")
     ] = None,
-    overrides: Annotated[
-        list[str], typer.Option("--set", help="stage.option=value, wherever the stage occurs.")
-    ] = [],  # noqa: B006
+    overrides: Overrides = [],  # noqa: B006
     metric: Metrics = [],  # noqa: B006
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
     batch_size: Annotated[int, typer.Option(min=1, help="Questions a batch.")] = 32,
     latency: Annotated[
         str | None,
@@ -245,25 +249,19 @@ def _show(folder: Path, metrics: Sequence[str]) -> None:
 @app.command(context_settings=LENIENT)
 def latency(
     context: typer.Context,
-    task: Annotated[list[str], typer.Option(help="Tasks, one or more.")] = [TASKS[0]],  # noqa: B006
-    system: Annotated[list[str], typer.Option(help="Pipelines, one or more.")] = list(SYSTEMS),  # noqa: B006
-    split: Annotated[
-        str | None, typer.Option(help="The split; each task's first if left out.")
-    ] = None,
-    setting: Annotated[
-        str | None, typer.Option(help="pool (each question's candidates) or corpus.")
-    ] = None,
+    task: Tasks = [TASKS[0]],  # noqa: B006
+    system: Systems = list(SYSTEMS),  # noqa: B006
+    split: Split = None,
+    setting: Setting = None,
     questions: Annotated[int, typer.Option(min=1, help="Timed in each round.")] = 200,
     rounds: Annotated[int, typer.Option(min=1, help="Fresh processes a pipeline.")] = 5,
-    seed: Annotated[int, typer.Option(help="Of the sample, of random and of decoding.")] = 0,
+    seed: Seed = 0,
     out: Annotated[
         Path | None, typer.Option(help="A run's folder; else under results/runs.")
     ] = None,
-    overrides: Annotated[
-        list[str], typer.Option("--set", help="stage.option=value, wherever the stage occurs.")
-    ] = [],  # noqa: B006
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    overrides: Overrides = [],  # noqa: B006
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     data: Data = DATA,
 ) -> None:

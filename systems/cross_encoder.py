@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.corpus import Corpus
-from harness.data import Brief, HarnessError, Query, Reply
+from harness.data import Brief, Query, Reply
 from systems.models.classifier import Classifier
-from systems.models.hub import OneModel
+from systems.models.hub import OneModel, check_sizes
 from systems.ranking import reranked
 
 
@@ -30,11 +30,7 @@ class CrossEncoder(OneModel):
         batch_size: int = 32,
         revision: str = "",
     ) -> None:
-        for name, size in {"max_length": max_length, "batch_size": batch_size}.items():
-            if size < 1:
-                raise HarnessError(
-                    f"cross-encoder:{name}={size} is wrong.", "It should be 1 or more."
-                )
+        check_sizes("cross-encoder", max_length=max_length, batch_size=batch_size)
         self.model, self.revision = model, revision
         self.max_length, self.batch_size = max_length, batch_size
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from harness.corpus import Corpus
 from harness.data import Brief, HarnessError, Hit, Query
 from systems.models.encoder import Encoder, Pooling, Vectors
-from systems.models.hub import OneModel, library
+from systems.models.hub import OneModel, check_sizes, library
 from systems.passages import words_of
 from systems.ranking import pool_hits
 
@@ -50,10 +50,7 @@ class E5(OneModel):
         block: int = 65536,
         revision: str = "",
     ) -> None:
-        sizes = {"max_length": max_length, "batch_size": batch_size, "block": block}
-        for name, size in sizes.items():
-            if size < 1:
-                raise HarnessError(f"e5:{name}={size} is wrong.", "It should be 1 or more.")
+        check_sizes("e5", max_length=max_length, batch_size=batch_size, block=block)
         self.model, self.revision = model, revision
         self.query_prefix = "" if query_prefix == "none" else query_prefix
         self.passage_prefix = "" if passage_prefix == "none" else passage_prefix

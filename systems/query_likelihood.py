@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.corpus import Corpus
-from harness.data import Brief, Document, HarnessError, Query, Reply
-from systems.models.hub import OneModel
+from harness.data import Brief, Document, Query, Reply
+from systems.models.hub import OneModel, check_sizes
 from systems.models.language import open_lm
 from systems.models.prompts import Prompt
 from systems.ranking import Judged, reranked
@@ -32,11 +32,7 @@ class QueryLikelihood(OneModel):
         batch_size: int = 32,
         revision: str = "",
     ) -> None:
-        for name, size in {"max_length": max_length, "batch_size": batch_size}.items():
-            if size < 1:
-                raise HarnessError(
-                    f"query-likelihood:{name}={size} is wrong.", "It should be 1 or more."
-                )
+        check_sizes("query-likelihood", max_length=max_length, batch_size=batch_size)
         self.model, self.revision = model, revision
         self.max_length, self.batch_size = max_length, batch_size
 

@@ -84,6 +84,13 @@ def about(folder: Path) -> dict[str, Any]:
     return _read_object(folder / ABOUT) if (folder / ABOUT).is_file() else {}
 
 
+def check_sizes(system: str, **sizes: int) -> None:
+    """`HarnessError` for an option of a system that should be 1 or more and is not."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise HarnessError(f"{system}:{name}={size} is wrong.", "It should be 1 or more.")
+
+
 class OneModel:
     """A system on one checkpoint: the files it depends on, and the world it was made for.
 

@@ -13,9 +13,11 @@ from torch.nn.functional import log_softmax, normalize
 from transformers import BertConfig, BertForSequenceClassification, BertModel
 
 from harness.data import Lesson
+from systems.models.encoder import pooled
 from systems.models.hub import padded
 from systems.models.openwords import OpenVocabulary, WordTable
 from systems.models.words import PAD, Lexicon
+from systems.passages import words_of
 from systems.training.recipe import Recipe
 
 KINDS = {
@@ -113,14 +115,13 @@ class MiniE5(RankingRecipe):
         rows = [lexicon.read(text) for text, lexicon in zip(texts, lexicons, strict=True)]
         inputs = self.inputs(rows, lexicons)
         hidden = self.bert(**inputs).last_hidden_state
-        mask = inputs["attention_mask"][..., None]
-        return normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
+        return normalize(pooled(hidden, inputs["attention_mask"], "mean"), dim=-1)
 
     def loss(self, lessons: list[Lesson], rng: random.Random) -> tuple[Tensor, float]:
         places: dict[str, int] = {}
         gold, questions = [], []
         for documents, exercises in lessons:
-            texts = ["passage: " + f"{d.title} {d.text}".strip() for d in documents]
+            texts = ["passage: " + words_of(document) for document in documents]
             where = [places.setdefault(text, len(places)) for text in texts]
             for exercise in exercises:
                 questions.append("query: " + exercise.question)
