@@ -76,14 +76,11 @@ class WordInputs:
         lines = []
         for question, passage in pairs:
             lexicon = Lexicon(self.vocabulary.words)
-            first = lexicon.question(question)
-            _check_room(len(first), self.max_length)
-            second = lexicon.passage(
-                replace(passage, text=clipped(passage.text, self.max_length), sentences=())
-            )
-            segments = [0] * len(first) + [1] * len(second)
+            short = replace(passage, text=clipped(passage.text, self.max_length), sentences=())
+            ids, segments = lexicon.pair(question, short)
+            _check_room(segments.count(0), self.max_length)
             kept = slice(self.max_length)
-            lines.append(Line([*first, *second][kept], segments[kept], lexicon))
+            lines.append(Line(ids[kept], segments[kept], lexicon))
         return lines
 
     def tensors(self, lines: Sequence[Line], device: Any) -> dict[str, Any]:

@@ -113,6 +113,11 @@ class Lexicon:
         ids = [each for passage in passages for each in self.passage(passage)]
         return [*ids, QUESTION] if question is None else [*ids, *self.question(question), ANSWER]
 
+    def pair(self, question: str, document: Document) -> tuple[list[int], list[int]]:
+        """A question and a passage as one row, and its segments: 0 for the question, then 1."""
+        first, second = self.question(question), self.passage(document)
+        return [*first, *second], [0] * len(first) + [1] * len(second)
+
     def codes(self) -> list[tuple[int, ...]]:
         """For each slot, the rows of the hashed table that its embedding sums."""
         return [self.words.codes(word, self.salt) for word in self.slots]

@@ -14,7 +14,7 @@ from transformers import BertConfig, BertForSequenceClassification, BertModel
 
 from harness.data import Lesson
 from systems.models.encoder import pooled
-from systems.models.hub import padded
+from systems.models.inputs import Line, WordInputs
 from systems.models.openwords import OpenVocabulary, WordTable
 from systems.models.words import PAD, Lexicon
 from systems.passages import words_of
@@ -73,11 +73,9 @@ class RankingRecipe(Recipe):
     def weights(self) -> dict[str, Tensor]:
         return {**self.model["body"].state_dict(), "words.hashed": self.table.hashed}
 
-    def inputs(self, rows: Sequence[Sequence[int]], lexicons: Sequence[Lexicon]) -> dict[str, Any]:
-        """Rows of tokens as the model takes them."""
-        ids, mask = padded(rows, PAD, "right")
-        embedded = self.open.embed(ids, self.open.slots(lexicons))
-        return {"inputs_embeds": embedded, "attention_mask": mask}
+    def inputs(self, lines: Sequence[Line]) -> dict[str, Any]:
+        """Lines as the model takes them, here as where it serves."""
+        return WordInputs(self.open, self.bert.config.max_position_embeddings).tensors(lines, "cpu")
 
 
 def _first_right(scores: Tensor, gold: Sequence[Sequence[int]]) -> float:
@@ -111,9 +109,11 @@ class MiniE5(RankingRecipe):
 
     def encoded(self, texts: Sequence[str], salt: str) -> Tensor:
         """Texts to vectors (n, d) of length 1."""
-        lexicons = [Lexicon(self.words, salt) for _ in texts]
-        rows = [lexicon.read(text) for text, lexicon in zip(texts, lexicons, strict=True)]
-        inputs = self.inputs(rows, lexicons)
+        lines = []
+        for text in texts:
+            lexicon = Lexicon(self.words, salt)
+            lines.append(Line(lexicon.read(text), lexicon=lexicon))
+        inputs = self.inputs(lines)
         hidden = self.bert(**inputs).last_hidden_state
         return normalize(pooled(hidden, inputs["attention_mask"], "mean"), dim=-1)
 
@@ -149,18 +149,12 @@ class MiniCrossEncoder(RankingRecipe):
 
     def loss(self, lessons: list[Lesson], rng: random.Random) -> tuple[Tensor, float]:
         salt = str(rng.random())
-        rows, lexicons, types, gold = [], [], [], []
+        lines, gold = [], []
         for documents, exercises in lessons:
             for exercise in rng.sample(list(exercises), min(4, len(exercises))):
                 gold.append(exercise.gold)
                 for document in documents:
                     lexicon = Lexicon(self.words, salt)
-                    asked = lexicon.question(exercise.question)
-                    rows.append([*asked, *lexicon.passage(document)])
-                    types.append([0] * len(asked) + [1] * (len(rows[-1]) - len(asked)))
-                    lexicons.append(lexicon)
-        kinds, _ = padded(types, 0, "right")
-        inputs = self.inputs(rows, lexicons)
-        scores = self.model["body"](**inputs, token_type_ids=kinds).logits
-        scores = scores.view(len(gold), -1)
+                    lines.append(Line(*lexicon.pair(exercise.question, document), lexicon))
+        scores = self.model["body"](**self.inputs(lines)).logits.view(len(gold), -1)
         return contrast(scores, gold), _first_right(scores, gold)
