@@ -312,8 +312,18 @@ def test_nothing_of_shift_is_in_train(seed: int, split: str) -> None:
     onsets = "|".join(words.SHIFTED_ONSETS)
     assert all(re.match(onsets, name) for name in names_in(texts_of(shift)))
     assert not any(re.match("ch|sh|w|h|j|gl|fr|th", name) for name in names_in(texts_of(train)))
-    forms = [{form(s) for p in world for s in p.sentences} for world in (train, shift)]
-    assert not forms[0] & forms[1]
+    held = {name for name, said in words.RELATIONS.items() if said.told != said.shifted_told}
+    told = [
+        {
+            form(sentence)
+            for passage in world
+            for text in passage.sentences
+            for sentence, stated in zip(text.split(". "), statements(text), strict=True)
+            if {each.relation for each in stated} & {*held, ALIAS}
+        }
+        for world in (train, shift)
+    ]
+    assert len(held) == len(words.RELATIONS) / 2 and all(told) and not told[0] & told[1]
     asked = [list(questions(world, KINDS, 140)) for world in (train, shift)]
     assert not {form(q.text) for q in asked[0]} & {form(q.text) for q in asked[1]}
     pairs = [
@@ -347,9 +357,9 @@ def digest(world: World) -> str:
 
 
 DIGESTS = {
-    "standard": "c1b60fda3db93340",
-    "hard": "cbf12d45b366fc88",
-    "shift": "4fe723c750d360a9",
+    "standard": "b0da1f2f75ebd6a2",
+    "hard": "ba299770791cad09",
+    "shift": "7ca00be487ec46f8",
 }
 
 
@@ -357,7 +367,7 @@ DIGESTS = {
 def test_the_version_names_these_bytes(profile: str) -> None:
     """If this fails the language or the world changed: give it another VERSION."""
     found = digest(World(1000, 0, "test", profile))  # type: ignore[arg-type]
-    assert (VERSION, found) == ("mini-5", DIGESTS[profile])
+    assert (VERSION, found) == ("mini-6", DIGESTS[profile])
 
 
 @few
@@ -429,7 +439,7 @@ def test_pools_hold_the_gold_once_in_any_place(world: World, size: int) -> None:
     assert pools(world, asked, size) == pools(world, asked, size)
 
 
-def test_gold_passages_are_as_often_last_as_others() -> None:
+def test_gold_passages_are_not_oftener_last_than_others() -> None:
     """A distractor for each hop: in pools mined for the question alone, BM25's last was gold in 80
     of 100, so that the worst ranking by words found what they do not say."""
     last = asked = 0
@@ -441,8 +451,8 @@ def test_gold_passages_are_as_often_last_as_others() -> None:
             ranked = [n for n in index.best(question.text, world.asked) if n in pool]
             last += ranked[-1] in question.gold
             asked += 1
-    low, high = binom.interval(0.99, asked, 2 / 10)
-    assert low <= last <= high
+    _, high = binom.interval(0.99, asked, 2 / 10)
+    assert asked / 20 <= last <= high
 
 
 @few
@@ -568,10 +578,10 @@ def test_a_lesson_follows_from_its_world_and_draws() -> None:
 
 def test_lessons_can_do_without_statements_that_name_the_object_first() -> None:
     world = World(300, 0, "train", object_first=0)
-    turned = {form(w.turned[0]) for w in words.RELATIONS.values()}
+    turned = {form(each) for said in words.RELATIONS.values() for each in said.turned}
     assert not turned & {form(s) for p in world for s in p.sentences}
     usual = [form(s) for p in World(300, 0, "train") for s in p.sentences]
-    assert 0.15 < sum(each in turned for each in usual) / len(usual) < 0.4
+    assert 0.1 < sum(each in turned for each in usual) / len(usual) < 0.4
 
 
 def test_lessons_ask_the_kinds_that_are_wanted() -> None:

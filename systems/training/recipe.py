@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -30,6 +31,8 @@ WORLD = 4
 """Steps that one train world serves."""
 EASIER = 0.4
 """Share of the steps whose lessons are smaller than the curriculum allows."""
+UNTITLED = 0.3
+"""Share of the lessons whose passages have no title, as those of MS MARCO."""
 STAY, MEMORY = 60, 0.05
 """The fewest steps at one size, and the weight of a step in the running mean of right answers."""
 BETAS, DECAY, CLIP = (0.9, 0.98), 0.05, 1.0
@@ -95,6 +98,7 @@ class Recipe:
             "pace": [WARM_UP, HELD, LEAST],
             "world": WORLD,
             "easier": EASIER,
+            "untitled": UNTITLED,
             "stay": [STAY, MEMORY],
             "optimiser": [*BETAS, DECAY, CLIP],
             **self.further,
@@ -175,7 +179,8 @@ class Recipe:
         kinds = {kind: often for kind, (often, least) in self.kinds.items() if size >= least}
         world = f"{self.seed} {self.done // WORLD}"
         count = max(3, round(self.lessons / (size + 2)))
-        return [self.teacher.lesson(world, rng, size, kinds) for _ in range(count)]
+        lessons = (self.teacher.lesson(world, rng, size, kinds) for _ in range(count))
+        return [_untitled(each) if rng.random() < UNTITLED else each for each in lessons]
 
     def _groups(self) -> list[dict[str, Any]]:
         """Weight decay for the matrices between layers, and for nothing else."""
@@ -185,6 +190,11 @@ class Recipe:
             matrix = each.dim() > 1 and "words" not in name and "conv" not in name
             (decayed if matrix else rest).append(each)
         return [{"params": decayed, "weight_decay": DECAY}, {"params": rest, "weight_decay": 0.0}]
+
+
+def _untitled(lesson: Lesson) -> Lesson:
+    """The lesson with passages that have no title."""
+    return lesson._replace(documents=[replace(each, title="") for each in lesson.documents])
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

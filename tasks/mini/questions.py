@@ -33,9 +33,9 @@ class Question:
     steps:   the facts that give the answer, in order
     gold:    numbers of the passages that state them
     about:   numbers of passages on what it names, where nothing answers it
-    mined:   the texts whose nearest passages are its distractors: its own, and for each further
-             step of a chain what asks for that step alone, so that no gold passage stands out by
-             being unlike the question
+    mined:   the texts whose nearest passages are its distractors: its own, and the name of the
+             subject of each further step of a chain, so that no gold passage stands out by being
+             unlike the question
     """
 
     id: str
@@ -74,10 +74,7 @@ class Asker:
         text = self._frame(person, draws).format(n=noun)
         kind = ("single", "bridge", "composed", "composed")[len(facts) - 1]
         made = self._question(kind, text, facts[-1].object, facts)
-        further = (
-            RELATIONS[fact.relation].asked[0].format(s=self.world.name(fact.subject))
-            for fact in facts[1:]
-        )
+        further = (self.world.name(fact.subject) for fact in facts[1:])
         return replace(made, mined=(*made.mined, *further))
 
     def comparison(self, right: Fact, other: Fact, draws: Draws) -> Question:

@@ -53,7 +53,8 @@ def _patterns() -> list[tuple[str, str, re.Pattern[str]]]:
         subject = f"(?:(?P<s>{full})|(?P<short>{short}))(?:(?:{alias}),?)?"
         slots = {"s": subject, "o": f"(?P<o>{_MENTIONS[wordings.object][0]})"}
         told = wordings.told + wordings.turned + wordings.shifted_told + wordings.shifted_turned
-        found += [(relation, wordings.subject, _pattern(each, slots)) for each in told]
+        for each in dict.fromkeys(told):
+            found.append((relation, wordings.subject, _pattern(each, slots)))
     for wording in (words.KNOWN_AS, words.SHIFTED_KNOWN_AS):
         for kind in ("person", "work", "city"):
             slots = {"s": f"(?P<s>{_MENTIONS[kind][0]})", "a": f"(?P<o>{_NAME})"}

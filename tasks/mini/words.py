@@ -1,7 +1,8 @@
 """The language of the mini world: what sentences and questions are made of, and nothing else.
 
 A passage and a question say a relation in other words ("was born in", "the hometown of"). The
-profile ``shift`` says everything as `train` never does: passages by nouns, questions by verbs.
+profile ``shift`` asks as `train` never does, and says half of the relations as `train` never does:
+passages by nouns, questions by verbs.
 
 Slots: ``{s}`` the subject, ``{o}`` the object, ``{a}`` and ``{b}`` two subjects, ``{p}`` a
 predicate, ``{n}`` a noun phrase. Every word behind "a" begins with a consonant.
@@ -33,13 +34,24 @@ class Wordings(NamedTuple):
 
 
 def _relation(
-    kinds: str, told: str, turned: str, asked: str, shifted: str, shifted_asked: str
+    kinds: str,
+    told: str,
+    turned: str,
+    asked: str,
+    other: str,
+    other_asked: str,
+    *,
+    held: bool = False,
 ) -> Wordings:
-    """Wordings of "subject object" kinds; alternatives stand between bars."""
+    """Wordings of "subject object" kinds; alternatives stand between bars. The ``other`` ones
+    (subject first | object first) are said everywhere, or ``held`` back for ``shift``, which then
+    has only them."""
     subject, found = kinds.split()
-    straight, reverse, asks = (tuple(each.split(" | ")) for each in (told, turned, asked))
-    first, second = shifted.split(" | ")
-    return Wordings(subject, found, straight, reverse, asks, (first,), (second,), (shifted_asked,))
+    plain = [each.split(" | ") for each in (told, turned, asked)]
+    others = [[each] for each in (*other.split(" | "), other_asked)]
+    if not held:
+        plain = others = [one + two for one, two in zip(plain, others, strict=True)]
+    return Wordings(subject, found, *map(tuple, plain), *map(tuple, others))
 
 
 RELATIONS = {
@@ -50,6 +62,7 @@ RELATIONS = {
         "the birthplace of {s} | the hometown of {s}",
         "The hometown of {s} was {o} | {o} was the birthplace of {s}",
         "the cradle of {s}",
+        held=True,
     ),
     "birthyear": _relation(
         "person birthyear",
@@ -66,6 +79,7 @@ RELATIONS = {
         "the profession of {s} | the job of {s}",
         "The job of {s} was that of a {o} | A {o} was {s} by profession",
         "the trade of {s}",
+        held=True,
     ),
     "spouse": _relation(
         "person person",
@@ -82,6 +96,7 @@ RELATIONS = {
         "the workplace of {s} | the employer of {s}",
         "The employer of {s} was {o} | {o} was the workplace of {s}",
         "the place that hired {s}",
+        held=True,
     ),
     "school": _relation(
         "person organisation",
@@ -106,6 +121,7 @@ RELATIONS = {
         "the author of {s} | the maker of {s}",
         "The maker of {s} was {o} | {o} was the author of {s}",
         "the one that created {s}",
+        held=True,
     ),
     "release": _relation(
         "work release",
@@ -114,6 +130,7 @@ RELATIONS = {
         "the release date of {s} | the debut of {s}",
         "The debut of {s} was in {o} | {o} was the release date of {s}",
         "the year that brought {s}",
+        held=True,
     ),
     "genre": _relation(
         "work genre",
@@ -138,6 +155,7 @@ RELATIONS = {
         "the location of {s} | the seat of {s}",
         "The seat of {s} is {o} | {o} is the location of {s}",
         "the city that hosts {s}",
+        held=True,
     ),
     "founder": _relation(
         "organisation person",
@@ -162,6 +180,7 @@ RELATIONS = {
         "the river of {s} | the stream of {s}",
         "The stream of {s} is the {o} | The {o} is the river of {s}",
         "the water that flows through {s}",
+        held=True,
     ),
     "mayor": _relation(
         "city person",
@@ -170,6 +189,7 @@ RELATIONS = {
         "the mayor of {s} | the head of {s}",
         "The head of {s} is {o} | {o} is the mayor of {s}",
         "the one that governs {s}",
+        held=True,
     ),
 }
 

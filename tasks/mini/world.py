@@ -29,7 +29,7 @@ from tasks.mini.words import RELATIONS
 T = TypeVar("T")
 Profile = Literal["standard", "hard", "shift"]
 
-VERSION = "mini-5"
+VERSION = "mini-6"
 SMALLEST, LARGEST = 100, 1_000_000
 """Documents of a world: fewer have too few distractors, far more would run out of names."""
 ODD = 1000
