@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from harness.data import HarnessError
 from systems.models.hub import (
     is_state_spaces,
     library,
@@ -83,8 +84,10 @@ class Transformer(CausalLM):
         )
 
     def _write(
-        self, rows: Sequence[Rendered], most: int, hook: Hook | None
+        self, rows: Sequence[Rendered], most: int, hook: Hook | None, start: Any
     ) -> tuple[list[list[int]], float]:
+        if start is not None:
+            raise HarnessError("this model has no state to start from.", "Take a Mamba-2.")
         ids, mask = padded([row.ids for row in rows], self.pad, "left")
         first: list[float] = []
 
@@ -118,7 +121,8 @@ class Transformer(CausalLM):
                 **({"logits_to_keep": kept.to(device)} if wanted else {}),
             ).logits
             places = (places - kept[0] if wanted else places).to(device)
-            return log_p(picked(scores, places), targets.to(device))
+            found: list[float] = log_p(picked(scores, places), targets.to(device)).tolist()
+        return found
 
 
 # --- our loop -------------------------------------------------------------------------
@@ -196,13 +200,13 @@ class Stepwise(CausalLM):
         self.network, self.vocabulary = network, vocabulary
 
     def _write(
-        self, rows: Sequence[Rendered], most: int, hook: Hook | None
+        self, rows: Sequence[Rendered], most: int, hook: Hook | None, start: Any
     ) -> tuple[list[list[int]], float]:
         written: list[list[int]] = [[] for _ in rows]
         first = perf_counter()
         with torch.inference_mode():
             text = self._text([row.ids for row in rows], rows)
-            hidden, state = self._read(text.ids, text, None)
+            hidden, state = self._read(text.ids, text.mask, text, start)
             last = text.mask.sum(dim=1, keepdim=True) - 1
             hidden, text = picked(hidden, last), text._replace(seen=picked(text.seen, last))
             for step in range(most):
@@ -218,17 +222,28 @@ class Stepwise(CausalLM):
                     first = perf_counter()
                 if step + 1 == most or all(ended(row, self.ends) for row in written):
                     break
-                hidden, state = self._read(token, text, state)
+                hidden, state = self._read(token, None, text, state)
         return written, first
 
     def _log_p(self, rows: Sequence[Asked]) -> list[float]:
         with torch.inference_mode():
-            text = self._text([row.ids for row in rows], [row.rendered for row in rows])
-            places, targets = (each.to(text.ids.device) for each in spans(rows))
-            hidden, _ = self._read(text.ids, text, None, want_state=False)
-            text = text._replace(seen=picked(text.seen, places))
-            scores = self._scores(picked(hidden, places), text)
-            return log_p(scores, self.vocabulary.said(targets, text.seen))
+            found: list[float] = self.target_log_p(rows).tolist()
+        return found
+
+    def target_log_p(self, rows: Sequence[Asked], start: Any = None) -> Tensor:
+        """log p of each row's text (b,) in float64, with gradients into the state it starts from;
+        no text is empty."""
+        text = self._text([row.ids for row in rows], [row.rendered for row in rows])
+        places, targets = (each.to(text.ids.device) for each in spans(rows))
+        hidden, _ = self._read(text.ids, text.mask, text, start, want_state=False)
+        text = text._replace(seen=picked(text.seen, places))
+        scores = self._scores(picked(hidden, places), text)
+        return log_p(scores, self.vocabulary.said(targets, text.seen))
+
+    def end_state(self, rows: Sequence[Rendered], start: Any = None) -> Any:
+        """What the network has read at the end of each row; a row may be empty if not all are."""
+        text = self._text([row.ids for row in rows], rows)
+        return self._read(text.ids, text.mask, text, start)[1]
 
     def _text(self, rows: Sequence[Sequence[int]], rendered: Sequence[Rendered]) -> Text:
         slots = self.vocabulary.slots([row.lexicon for row in rendered])
@@ -237,10 +252,9 @@ class Stepwise(CausalLM):
         return Text(ids, mask, slots, self.vocabulary.seen(ids, given))
 
     def _read(
-        self, ids: Tensor, text: Text, state: Any, want_state: bool = True
+        self, ids: Tensor, mask: Tensor | None, text: Text, state: Any, want_state: bool = True
     ) -> tuple[Tensor, Any]:
         embedded = self.vocabulary.embed(ids, text.slots)
-        mask = text.mask if state is None else None
         return self.network(embedded, mask, state, want_state)
 
     def _scores(self, hidden: Tensor, text: Text) -> Tensor:
@@ -280,9 +294,8 @@ def picked(values: Tensor, places: Tensor) -> Tensor:
     return values[torch.arange(len(values), device=values.device)[:, None], places]
 
 
-def log_p(scores: Tensor, targets: Tensor) -> list[float]:
-    """The log-probability of the ids (b, t) under scores (b, t, v), summed over each row; -1 is no
-    id."""
+def log_p(scores: Tensor, targets: Tensor) -> Tensor:
+    """The log-probability of the ids (b, t) under scores (b, t, v), summed over each row in
+    float64, (b,); -1 is no id."""
     found = scores.float().log_softmax(dim=-1).gather(-1, targets.clamp(min=0)[..., None])[..., 0]
-    total: list[float] = found.masked_fill(targets < 0, 0.0).double().sum(dim=1).tolist()
-    return total
+    return found.masked_fill(targets < 0, 0.0).double().sum(dim=1)

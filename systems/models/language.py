@@ -94,12 +94,15 @@ class CausalLM:
         max_new_tokens: int,
         hook: Hook | None = None,
         words: Sequence[Sequence[str]] = (),
+        start: Any = None,
     ) -> list[Generated]:
         """Continue each prompt greedily by at most ``max_new_tokens``, `TOKENS` at a time; with a
         hook, which sees all prompts, at once.
 
         words: for each prompt, words that may be written though the prompt does not hold them;
                of use with open words, where others cannot be written
+        start: of a model that has a state, a `systems.models.mamba2.State` with a row for each
+               prompt: what was read before it
         """
         if not prompts:
             return []
@@ -109,7 +112,9 @@ class CausalLM:
         found: dict[int, Generated] = {}
         for batch in by_length(lengths, len(rows), inf if hook else TOKENS):
             places, begin = sorted(batch), perf_counter()
-            written, first = self._write([rows[place] for place in places], max_new_tokens, hook)
+            begun = None if start is None else start.rows(places)
+            here = [rows[place] for place in places]
+            written, first = self._write(here, max_new_tokens, hook, begun)
             for place, new in zip(places, written, strict=True):
                 found[place] = self._generated(rows[place], new, first - begin)
         return [found[place] for place in range(len(rows))]
@@ -130,7 +135,7 @@ class CausalLM:
     ) -> list[Likelihood]:
         """How likely each text is behind its prompt: an answer, or a question where the prompt
         has none, `TOKENS` at a time. `HarnessError` if one is longer than the model's window."""
-        rows = [self._asked(*each) for each in zip(prompts, targets, strict=True)]
+        rows = [self.asked(*each) for each in zip(prompts, targets, strict=True)]
         found = [Likelihood(0.0, len(row.ids) - row.start, row.start) for row in rows]
         told = [place for place, each in enumerate(found) if each.tokens]
         for batch in by_length([len(rows[place].ids) for place in told], batch_size, TOKENS):
@@ -139,8 +144,10 @@ class CausalLM:
                 found[place] = found[place]._replace(log_p=log_p)
         return found
 
-    def _asked(self, prompt: Prompt, target: str) -> Asked:
-        row = self.prompts.render(prompt)
+    def asked(self, prompt: Prompt, target: str, words: Sequence[str] = ()) -> Asked:
+        """A prompt and a text behind it as ids; ``words`` as in `generate`. `HarnessError` if they
+        are longer than the model's window."""
+        row = self.prompts.render(prompt, words)
         ids = [*row.ids, *self.prompts.target(prompt, row, target)]
         if self.window is not None and len(ids) > self.window:
             raise HarnessError(
@@ -150,7 +157,7 @@ class CausalLM:
         return Asked(ids, len(row.ids), row)
 
     def _write(
-        self, rows: Sequence[Rendered], most: int, hook: Hook | None
+        self, rows: Sequence[Rendered], most: int, hook: Hook | None, start: Any
     ) -> tuple[list[list[int]], float]:
         """What is written behind each row, and when the first token was there."""
         raise NotImplementedError

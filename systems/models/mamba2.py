@@ -31,7 +31,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -67,6 +67,11 @@ class State(NamedTuple):
 
     ssm: tuple[Tensor, ...] = ()
     conv: tuple[Tensor, ...] = ()
+
+    def rows(self, places: Sequence[int]) -> State:
+        """The states of some rows of the batch."""
+        chosen = torch.tensor(places, device=self.ssm[0].device)
+        return State(*(tuple(each[chosen] for each in part) for part in self))
 
 
 class Run(NamedTuple):
@@ -579,7 +584,7 @@ def load_mamba2(folder: Path, device: str = "cpu", dtype: str = "float32") -> Ma
         assign=True,
     )
     model.tie()
-    model.eval()
+    model.eval().requires_grad_(False)
     return model
 
 

@@ -119,4 +119,6 @@ def load_vocabulary(folder: Path, known: Tensor) -> OpenVocabulary:
             f"the model in {folder} has {len(known)} known words, and {FILE} {len(words)}.",
             "Check the checkpoint's files.",
         )
-    return OpenVocabulary(words, table.to(known.device, known.dtype).eval(), known)
+    return OpenVocabulary(
+        words, table.to(known.device, known.dtype).eval().requires_grad_(False), known
+    )

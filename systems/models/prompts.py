@@ -27,12 +27,14 @@ from systems.passages import words_of
 
 class Prompt(NamedTuple):
     """What a model is to continue: with the answer to a question, or, where that is None, with a
-    question about the passages. ``system`` is what a chat model is told before."""
+    question about the passages. ``system`` is what a chat model is told before. ``behind``: the
+    passages are in the state that the model starts from, and the prompt is what follows them."""
 
     question: str | None
     passages: Sequence[Document] = ()
     instruction: str = ""
     system: str = ""
+    behind: bool = False
 
 
 class Rendered(NamedTuple):
@@ -56,6 +58,10 @@ class Prompts(Protocol):
 
     def render(self, prompt: Prompt, words: Sequence[str] = ()) -> Rendered:
         """A prompt as ids, with further words that may be said after it."""
+        ...
+
+    def passage(self, document: Document) -> Rendered:
+        """A passage that is read by itself; nothing where the document is empty."""
         ...
 
     def written(self, rendered: Rendered, text: str) -> list[int]:
@@ -93,6 +99,8 @@ class TokenPrompts:
 
     def render(self, prompt: Prompt, words: Sequence[str] = ()) -> Rendered:  # noqa: ARG002
         """Any word can be said: ``words`` change nothing."""
+        if prompt.behind:
+            return Rendered(self._plain(_following(prompt.question)))
         user = prompt_text(prompt)
         if not self.tokenizer.chat_template:
             text = f"{prompt.system}\n\n{user}" if prompt.system else user
@@ -115,6 +123,10 @@ class TokenPrompts:
                 "Leave system_prompt= out." if prompt.system else "Choose another model.",
             ) from error
         return Rendered(list(ids))
+
+    def passage(self, document: Document) -> Rendered:
+        parts = [each for each in (document.title, document.text) if each]
+        return Rendered(self._plain("\n".join(parts) + "\n\n") if parts else [])
 
     def written(self, rendered: Rendered, text: str) -> list[int]:  # noqa: ARG002
         if self.tokenizer.chat_template or not text:
@@ -153,6 +165,11 @@ class WordPrompts:
         given = len(lexicon.slots)
         return Rendered(lexicon.prompt(prompt.passages, prompt.question), lexicon, given)
 
+    def passage(self, document: Document) -> Rendered:
+        lexicon = Lexicon(self.words)
+        empty = not words_of(document).strip()
+        return Rendered([] if empty else lexicon.passage(document), lexicon)
+
     def written(self, rendered: Rendered, text: str) -> list[int]:
         """A word that was not read gets a slot of its own, and ``<new>`` is what can be said."""
         return _lexicon(rendered).read(text)
@@ -170,6 +187,12 @@ class WordPrompts:
 def _lexicon(rendered: Rendered) -> Lexicon:
     assert rendered.lexicon is not None
     return rendered.lexicon
+
+
+def _following(question: str | None) -> str:
+    """What stands behind passages that are in the state: up to where a question begins, or its
+    answer."""
+    return "\n\nQuestion:" if question is None else f"\n\nQuestion: {question}\nAnswer:"
 
 
 def prompt_text(prompt: Prompt) -> str:
