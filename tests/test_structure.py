@@ -26,6 +26,8 @@ TORCH = {
     "systems/models/backends.py",
     "systems/models/mamba2.py",
     "systems/models/openwords.py",
+    "systems/rico/mixture.py",
+    "systems/rico/states.py",
     *(str(path.relative_to(ROOT)) for path in (ROOT / "systems" / "training").glob("[!_]*.py")),
 }
 """Modules of torch classes: they import torch at their top, so nobody imports them at theirs."""

@@ -1,0 +1,320 @@
+"""Documents as states of a Mamba-2 model, and the store that keeps them.
+
+Each document is read once, by itself, from an empty state. What is kept of it is one row of
+numbers: the SSM states of some layers, one behind the other, then their convolution contexts.
+
+    Layout            what a row holds, and how it becomes a `State` again
+    Store, FileStore  rows by key, as many as there is room for
+    encode            documents to rows
+
+What it does not do: compressed states, search over states, writing by two processes at once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import mmap
+import os
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, ClassVar
+from weakref import WeakValueDictionary
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.data import HarnessError
+from systems.models.backends import Stepwise
+from systems.models.hub import by_length
+from systems.models.language import TOKENS
+from systems.models.mamba2 import Mamba2Config, State, precise
+from systems.models.prompts import Rendered
+
+SEGMENT = 2048
+"""Tokens of a document that are read at a time, so that a long one needs no more memory; the state
+goes on."""
+BLOCK = 64 * 2**20
+"""Bytes of states, in float32, that are looked at at a time."""
+STORED = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+# --- what a row holds -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A row: (h p n) numbers of each kept layer, then (c (k - 1)) of each.
+
+    layers: those that are kept, in order; the others start from nothing when a question is read
+    """
+
+    config: Mamba2Config
+    layers: tuple[int, ...]
+
+    @property
+    def of_layer(self) -> tuple[int, int]:
+        """Numbers of a layer's SSM state and of its convolution context."""
+        c = self.config
+        return c.inner * c.state_size, c.conv_dim * (c.conv_kernel - 1)
+
+    @property
+    def ssm(self) -> int:
+        """How many numbers of a row are SSM states."""
+        return len(self.layers) * self.of_layer[0]
+
+    @property
+    def size(self) -> int:
+        return len(self.layers) * sum(self.of_layer)
+
+    def row(self, state: State) -> Tensor:
+        """The states of a batch as rows (b, size), in float32 or better."""
+        kept = [part[layer] for part in state for layer in self.layers]
+        return torch.cat([precise(each).flatten(1) for each in kept], dim=1)
+
+    def state(self, rows: Tensor) -> State:
+        """Rows (b, size) as the state of a batch; gradients flow through."""
+        c, (ssm, conv) = self.config, self.of_layer
+        b, kept = len(rows), len(self.layers)
+        shapes = ((b, c.heads, c.head_dim, c.state_size), (b, c.conv_dim, c.conv_kernel - 1))
+        parts = rows.split([ssm] * kept + [conv] * kept, dim=1)
+        found = []
+        for shape, mine in zip(shapes, (parts[:kept], parts[kept:]), strict=True):
+            layers = [rows.new_zeros(shape)] * c.layers
+            for layer, part in zip(self.layers, mine, strict=True):
+                layers[layer] = part.view(shape)
+            found.append(tuple(layers))
+        return State(*found)
+
+
+def spread(layers: int, kept: int) -> tuple[int, ...]:
+    """Which of a model's layers are kept: as many as asked for (0: all), evenly spread, the last
+    among them; every (L/m)-th where m divides L."""
+    if kept > layers or kept < 0:
+        raise HarnessError(
+            f"layers={kept} is wrong: the model has {layers}.",
+            f"Write 1 to {layers}, or 0 for all.",
+        )
+    kept = kept or layers
+    return tuple(-(-(place + 1) * layers // kept) - 1 for place in range(kept))
+
+
+# --- the store ------------------------------------------------------------------------
+
+
+class Store:
+    """Rows by key, in memory; the least recently used make room for new ones.
+
+    size:     numbers of a row
+    dtype:    one of `STORED`
+    capacity: rows
+    """
+
+    def __init__(self, size: int, dtype: str, capacity: int) -> None:
+        self.size, self.dtype, self.capacity = size, STORED[dtype], capacity
+        self.bytes = size * self.dtype.itemsize
+        self.slots: OrderedDict[str, int] = OrderedDict()
+        self.free = list(range(capacity - 1, -1, -1))
+        self.raw = self._space(np.dtype(f"i{self.dtype.itemsize}"))
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.slots
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    def missing(self, keys: Sequence[str]) -> list[str]:
+        """Those of these keys, none of them twice, that are not there. The others stay until the
+        next call. `HarnessError` if there is not room for all."""
+        if len(keys) > self.capacity:
+            raise HarnessError(
+                f"{arithmetic(len(keys), self.bytes)}, and there is room for "
+                f"{readable(self.capacity * self.bytes)}.",
+                "Rank fewer documents, keep fewer layers (layers=) or give more room (room_gib=).",
+            )
+        for key in keys:
+            if key in self.slots:
+                self.slots.move_to_end(key)
+        return [key for key in keys if key not in self.slots]
+
+    def put(self, keys: Sequence[str], rows: Tensor) -> None:
+        """Keep rows (n, size) under keys that are not there."""
+        stored = rows.to(self.dtype).cpu().contiguous()
+        as_whole = torch.int16 if self.dtype.itemsize == 2 else torch.int32
+        for key, row in zip(keys, stored.view(as_whole).numpy(), strict=True):
+            if not self.free:
+                oldest, slot = self.slots.popitem(last=False)
+                self._forgotten(oldest, slot)
+                self.free.append(slot)
+            slot = self.free.pop()
+            self._written(key, slot, row)
+            self.slots[key] = slot
+
+    def blocks(self, keys: Sequence[str]) -> Iterator[tuple[slice, Tensor]]:
+        """The rows of keys that are there, in float32, `BLOCK` bytes at a time: which of the keys
+        they belong to, and (m, size)."""
+        step = max(1, BLOCK // (4 * self.size))
+        for start in range(0, len(keys), step):
+            here = slice(start, min(start + step, len(keys)))
+            found = self.raw[[self.slots[key] for key in keys[here]]]
+            yield here, torch.from_numpy(found).view(self.dtype).float()
+            self._looked_at()
+
+    def _space(self, whole: np.dtype[Any]) -> Any:
+        """Room for all rows, as whole numbers of the same width."""
+        return np.empty((self.capacity, self.size), whole)
+
+    def _written(self, key: str, slot: int, row: Any) -> None:  # noqa: ARG002
+        self.raw[slot] = row
+
+    def _forgotten(self, key: str, slot: int) -> None:
+        """A slot is about to be used again."""
+
+    def _looked_at(self) -> None:
+        """A block was read."""
+
+
+class FileStore(Store):
+    """The same in a folder: ``states`` has the rows, ``keys`` a line for each that was written or
+    forgotten, ``about.json`` what they are states of. It keeps all the room it was ever given.
+
+    A row counts from when its line is written, so that a process that is killed loses no row but
+    the one it was writing. (A machine that loses power may lose more.)
+    """
+
+    opened: ClassVar[WeakValueDictionary[Path, FileStore]] = WeakValueDictionary()
+    """Those of this process, which may share one."""
+
+    def __init__(
+        self, folder: Path, about: Mapping[str, Any], size: int, dtype: str, capacity: int
+    ) -> None:
+        self.folder = folder
+        self._check(about)
+        self.keys = self._locked()
+        super().__init__(size, dtype, capacity)
+        self._remember()
+
+    @classmethod
+    def at(
+        cls, folder: Path, about: Mapping[str, Any], size: int, dtype: str, capacity: int
+    ) -> FileStore:
+        """The store of a folder, made if it is not there. `HarnessError` if it holds the states of
+        something else, or another process has it."""
+        place = folder.expanduser().resolve()
+        about = {**about, "size": size, "dtype": dtype}
+        there = cls.opened.get(place)
+        if there is None:
+            there = cls.opened[place] = cls(place, about, size, dtype, capacity)
+        there._check(about)
+        return there
+
+    def _check(self, about: Mapping[str, Any]) -> None:
+        """Write down what is kept here, or compare it with what is."""
+        file = self.folder / "about.json"
+        if not file.is_file():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if any(self.folder.iterdir()):
+                raise HarnessError(
+                    f"{self.folder} holds other things than states.", "Give another folder."
+                )
+            file.write_text(json.dumps(about, indent=1) + "\n")
+        found = json.loads(file.read_text())
+        other = sorted(name for name in about if found.get(name) != about[name])
+        if other:
+            what = ", ".join(f"{name} {found.get(name)}, not {about[name]}" for name in other)
+            raise HarnessError(
+                f"{self.folder} holds states of something else: {what}.", "Give another folder."
+            )
+
+    def _locked(self) -> IO[bytes]:
+        keys = (self.folder / "keys").open("a+b")
+        try:
+            fcntl.flock(keys, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            keys.close()
+            raise HarnessError(
+                f"another process is using the states in {self.folder}.",
+                "Wait for it, or give another folder.",
+            ) from None
+        return keys
+
+    def _space(self, whole: np.dtype[Any]) -> Any:
+        self.file = os.fdopen(os.open(self.folder / "states", os.O_RDWR | os.O_CREAT), "r+b")
+        there = os.fstat(self.file.fileno()).st_size // self.bytes
+        self.free = [*range(max(there, self.capacity) - 1, self.capacity - 1, -1), *self.free]
+        self.capacity = max(there, self.capacity)
+        self.file.truncate(self.capacity * self.bytes)  # empty space takes no room on disk
+        self.mapped = mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_READ)
+        return np.frombuffer(self.mapped, whole).reshape(self.capacity, self.size)
+
+    def _remember(self) -> None:
+        """Go through the lines again; half a line at the end is cut off."""
+        self.keys.seek(0)
+        lines = self.keys.read().splitlines(keepends=True)
+        if lines and not lines[-1].endswith(b"\n"):
+            half = lines.pop()
+            self.keys.truncate(self.keys.tell() - len(half))
+        for line in lines:
+            slot, _, key = line.decode().rstrip("\n").partition(" ")
+            if key.startswith("-"):
+                self.slots.pop(key[1:], None)
+            else:
+                self.slots[key] = int(slot)
+        used = set(self.slots.values())
+        self.free = [slot for slot in self.free if slot not in used]
+
+    def _written(self, key: str, slot: int, row: Any) -> None:
+        # Not through the map, which a full disk would answer by killing the process.
+        os.pwrite(self.file.fileno(), row.tobytes(), slot * self.bytes)
+        self._note(slot, key)
+
+    def _forgotten(self, key: str, slot: int) -> None:
+        self._note(slot, f"-{key}")
+
+    def _note(self, slot: int, what: str) -> None:
+        self.keys.write(f"{slot} {what}\n".encode())
+        self.keys.flush()
+
+    def _looked_at(self) -> None:
+        # What was looked at through a map counts as memory of this process until it is let go of.
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self.mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def arithmetic(documents: int, each: int) -> str:
+    """How much room the states of documents take, in words."""
+    total = readable(documents * each)
+    return f"the states of {documents:,} documents, {readable(each)} each, are {total}"
+
+
+def readable(size: float) -> str:
+    """A number of bytes in words."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.4g} {unit}"
+        size /= 1024
+    return f"{size:,.4g} TiB"
+
+
+# --- from documents to rows -----------------------------------------------------------
+
+
+def encode(
+    lm: Stepwise, layout: Layout, documents: Sequence[Rendered], batch_size: int
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Read documents from an empty state, those of about one length together: their places and
+    rows (b, size), a batch at a time. None may be empty."""
+    lengths = [len(each.ids) for each in documents]
+    for places in by_length(lengths, batch_size, TOKENS):
+        state: State | None = None
+        longest = max(lengths[place] for place in places)
+        with torch.inference_mode():
+            for start in range(0, longest, SEGMENT):
+                here = [documents[place] for place in places]
+                part = [row._replace(ids=row.ids[start : start + SEGMENT]) for row in here]
+                state = lm.end_state(part, state)
+        assert state is not None
+        yield places, layout.row(state)

@@ -1,0 +1,534 @@
+"""The systems of RICO.
+
+    rico        reranks a pool by the documents' weights
+    rico-state  learns the weights and answers from the mixed state h(α)
+    rico-soup   answers from the mean state, the baseline of every mixture (as PICASO's "soup")
+
+What they do not do: retrieve from a corpus (they need a pool or a stage before), mix the caches of
+attention models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+
+from harness import manifest
+from harness.corpus import Corpus, content_id
+from harness.data import Answer, Brief, Document, HarnessError, Query, Reply
+from harness.registry import options_of
+from harness.run.spans import span
+from systems.bm25 import BM25
+from systems.models.hub import OneModel, check_sizes, is_state_spaces, library, read_config
+from systems.models.language import Asked, Generated, open_lm
+from systems.models.prompts import Prompt
+from systems.passages import words_of
+from systems.ranking import pool_hits
+from systems.reader import extracted
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from systems.models.backends import Stepwise
+    from systems.rico.mixture import Learned
+    from systems.rico.states import Layout, Store
+
+At = Literal["uniform", "zero", "mean", "constant"]
+Init = Literal["uniform", "prior", "bm25"]
+SAMPLE = 1000
+"""Documents of a corpus whose states make its mean."""
+QUESTION = 2048
+"""Tokens that a question may have."""
+ROOM = 256 * 2**20
+"""Bytes of mixed states, in float32, that are worked on at a time: more questions take turns."""
+HELD = 64 * 2**20
+"""Bytes of a pool's states, in float32, that are kept between steps; more are read again."""
+POINT = "point.npy"
+FITTING = {"steps": 120, "questions": 48, "rate": 3e-3}
+"""How a constant state is fitted: Adam's steps, questions a step, and rate."""
+
+
+class Rico(OneModel):
+    """Options: the ``model`` (a Mamba-2: shipped, on the hub or a folder) and its ``revision``;
+    ``steps`` of descent and its ``rate`` c.
+
+    at:         where it starts: at the mixture of the weights to begin with (``uniform``), at a
+                ``zero`` state, at the ``mean`` of the corpus, or at a ``constant`` state that is
+                fitted to the ``questions`` of a file, one a line
+    init:       the weights to begin with at ``uniform``: 1/n (``uniform``), or a softmax of the
+                scores of the stage before (``prior``) or of BM25's
+    layers:     how many are kept, evenly spread (0: all)
+    conv:       the convolution context before the question: the documents' ``mean``, or ``zero``
+    max_length: tokens of a document after which it is cut (0: never)
+    store:      a folder that keeps the states from run to run; without it they are kept in memory
+    room_gib:   for how much of them there is room, ``states`` being their dtype
+    ahead:      encode the whole corpus before the first question (into ``store``)
+    batch_size: documents encoded at a time, at most
+    """
+
+    takes = "Mamba2ForCausalLM"
+    needs_pool = True
+    index_options: tuple[str, ...] = (
+        *("model", "revision", "at", "init", "layers", "max_length", "questions"),
+        *("states", "store", "ahead"),
+    )
+    name = "rico"
+
+    def __init__(
+        self,
+        model: str = "mini-lm",
+        steps: int = 10,
+        at: At = "uniform",
+        init: Init = "uniform",
+        rate: float = 0.5,
+        layers: int = 0,
+        conv: Literal["mean", "zero"] = "mean",
+        max_length: int = 2048,
+        questions: str = "",
+        store: str = "",
+        room_gib: float = 1.0,
+        states: Literal["bfloat16", "float16", "float32"] = "bfloat16",
+        ahead: bool = False,
+        batch_size: int = 32,
+        revision: str = "",
+    ) -> None:
+        check_sizes(self.name, batch_size=batch_size)
+        wrong = [
+            (steps < 0, f"steps={steps}", "It should be 0 or more."),
+            (not rate > 0, f"rate={rate}", "It should be more than 0."),
+            (not room_gib > 0, f"room_gib={room_gib}", "It should be more than 0."),
+            (max_length < 0, f"max_length={max_length}", "It should be 0 or more."),
+            (layers < 0, f"layers={layers}", "It should be 0 or more."),
+            (
+                init != "uniform" and at != "uniform",
+                f"init={init},at={at}",
+                "Weights to begin with are for at=uniform; elsewhere they begin at 0.",
+            ),
+            (
+                (at == "constant") != bool(questions),
+                f"at={at},questions={questions}",
+                "Give at=constant the questions=FILE that it is fitted to, and only that.",
+            ),
+            (ahead and not store, "ahead=true", "Say where to: store=FOLDER."),
+        ]
+        for is_so, what, hint in wrong:
+            if is_so:
+                raise HarnessError(f"{self.name}:{what} is wrong.", hint)
+        self.model, self.revision = model, revision
+        self.steps, self.at, self.init, self.rate = steps, at, init, rate
+        self.layers, self.conv, self.max_length = layers, conv, max_length
+        self.questions, self.place, self.room, self.dtype = questions, store, room_gib, states
+        self.ahead, self.batch_size = ahead, batch_size
+        self.bm25 = BM25() if init == "bm25" else None
+        self.on_progress: Callable[[int, int], None] = lambda done, total: None  # noqa: ARG005
+
+    def files(self) -> Sequence[Path]:
+        folder = self.folder()
+        config = read_config(folder)
+        if not is_state_spaces(config) and config.get("model_type") != "mamba2":
+            raise HarnessError(
+                f"{self.model} is a {config.get('model_type')}, and {self.name} mixes the states "
+                "of a Mamba-2.",
+                f"Write {self.name}:model=state-spaces/mamba2-130m, or leave model= out.",
+            )
+        asked = Path(self.questions).expanduser()
+        if self.questions and not asked.is_file():
+            raise HarnessError(f"there is no file {asked}.", "Check questions=.")
+        return [*super().files(), *([asked] if self.questions else [])]
+
+    # --- getting ready
+
+    def build(self, corpus: Corpus, folder: Path, brief: Brief) -> None:
+        """What no question is needed for: the point of descent, BM25's index, or all states."""
+        if self.bm25 is not None:
+            (folder / "bm25").mkdir()
+            self.bm25.build(corpus, folder / "bm25", brief)
+        if self.at in ("mean", "constant"):
+            self._load(corpus, brief)
+            np.save(folder / POINT, self._point().cpu().numpy())
+        if self.ahead:
+            self._load(corpus, brief)
+            self._all()
+        self.close()
+
+    def open(self, corpus: Corpus, folder: Path | None, brief: Brief) -> None:
+        if folder is None:
+            raise HarnessError(f"{self.name} was opened without an index.", "Call build first.")
+        self._load(corpus, brief)
+        if self.bm25 is not None:
+            self.bm25.open(corpus, folder / "bm25", brief)
+        torch = library("torch")
+        row = torch.zeros(self.layout.size)
+        if (folder / POINT).is_file():
+            row = torch.from_numpy(np.load(folder / POINT))
+        row = row.to(self.lm.vocabulary.known.device)
+        self.base, self.context = row[: self.layout.ssm], row[self.layout.ssm :]
+        if self.conv == "zero":
+            self.context = torch.zeros_like(self.context)
+
+    def close(self) -> None:
+        """Let go of the model and the states; those in a folder stay there."""
+        for name in ("lm", "store"):
+            self.__dict__.pop(name, None)
+
+    def _load(self, corpus: Corpus, brief: Brief) -> None:
+        from systems.models.backends import Stepwise
+        from systems.models.mamba2 import Mamba2
+        from systems.rico.states import Layout, spread
+
+        self.corpus, self.brief = corpus, brief
+        lm = open_lm(self.folder(), brief.device, brief.dtype)
+        assert isinstance(lm, Stepwise) and isinstance(lm.network, Mamba2)  # see `files`
+        self.lm: Stepwise = lm
+        config = lm.network.config
+        self.layout: Layout = Layout(config, spread(config.layers, self.layers))
+
+    @cached_property
+    def store(self) -> Store:
+        """Where the states are kept; in a folder only those of this checkpoint, read this way."""
+        from systems.rico.states import STORED, FileStore, Store, arithmetic
+
+        layout = self.layout
+        each = layout.size * STORED[self.dtype].itemsize
+        capacity = int(self.room * 2**30 / each)
+        if self.ahead and len(self.corpus) > capacity:
+            raise HarnessError(
+                f"{arithmetic(len(self.corpus), each)}: more than room_gib={self.room:g}.",
+                "Give more room, keep fewer layers (layers=), or rerank what another system finds "
+                f"(bm25@20+{self.name}).",
+            )
+        if not self.place:
+            return Store(layout.size, self.dtype, min(capacity, len(self.corpus)))
+        about = {
+            "checkpoint": manifest.digest([manifest.file_hash(each) for each in super().files()]),
+            "layers": list(layout.layers),
+            "computed_in": self.brief.dtype,
+            "max_length": self.max_length,
+        }
+        return FileStore.at(Path(self.place), about, layout.size, self.dtype, capacity)
+
+    def _point(self) -> Tensor:
+        """The mean row of a sample of the corpus, or the constant that was fitted from there."""
+        torch = library("torch")
+        count = min(SAMPLE, len(self.corpus))
+        if not count:
+            return torch.zeros(self.layout.size)
+        places = np.linspace(0, len(self.corpus) - 1, count).astype(int).tolist()
+        documents = [self.corpus[place] for place in dict.fromkeys(places)]
+        total, done = torch.zeros(self.layout.size, dtype=torch.float64), 0
+        for _, rows in self._encoded([each for each in documents if words_of(each).strip()]):
+            total, done = total + rows.double().sum(0).cpu(), done + len(rows)
+            self.on_progress(done, len(documents))
+        mean = (total / max(1, done)).float().to(self.lm.vocabulary.known.device)
+        return mean if self.at == "mean" else self._fitted(mean)
+
+    def _fitted(self, start: Tensor) -> Tensor:
+        """The constant state behind which the questions of the file are likeliest."""
+        torch = library("torch")
+        lines = Path(self.questions).expanduser().read_text(encoding="utf-8").splitlines()
+        texts = [line.strip() for line in lines if line.strip()]
+        if not texts:
+            raise HarnessError(f"{self.questions} holds no question.", "Write one on each line.")
+        order = np.random.default_rng(self.brief.seed)
+        point = start[: self.layout.ssm].clone().requires_grad_()
+        adam = torch.optim.Adam([point], lr=FITTING["rate"])
+        for _ in range(int(FITTING["steps"])):
+            size = min(len(texts), int(FITTING["questions"]))
+            chosen = [texts[place] for place in order.choice(len(texts), size, replace=False)]
+            # The words of all are known to each, so that none is told by being a word at all.
+            asked = [self._asked(text, chosen) for text in chosen]
+            state = torch.cat([point, start[self.layout.ssm :]]).expand(size, -1)
+            adam.zero_grad()
+            self._surprise(asked, state).mean().backward()
+            adam.step()
+        return torch.cat([point.detach(), start[self.layout.ssm :]])
+
+    def _all(self) -> None:
+        """Encode the corpus; what is there already is not done again."""
+        for start in range(0, len(self.corpus), SAMPLE):
+            found = self.corpus[start : start + SAMPLE]
+            told = [each for each in found if words_of(each).strip()]
+            self._kept({content_id(each.title, each.text): each for each in told})
+            self.on_progress(start + len(found), len(self.corpus))
+
+    # --- documents
+
+    def _encoded(self, documents: Sequence[Document]) -> Iterator[tuple[list[int], Tensor]]:
+        """Places and rows of documents, none of which is empty."""
+        from systems.rico.states import encode
+
+        rendered = [self.lm.prompts.passage(each) for each in documents]
+        if self.max_length:
+            rendered = [each._replace(ids=each.ids[: self.max_length]) for each in rendered]
+        for places, rows in encode(self.lm, self.layout, rendered, self.batch_size):
+            for place, fine in zip(places, rows.isfinite().all(1).tolist(), strict=True):
+                if not fine:
+                    raise HarnessError(
+                        f"the state of document {documents[place].id} holds numbers that are none.",
+                        "Use --dtype float32, or check the model's weights.",
+                    )
+            yield places, rows
+
+    def _kept(self, documents: Mapping[str, Document]) -> set[str]:
+        """Have the states of documents, by key, in the store; which had to be encoded."""
+        missing = self.store.missing(list(documents))
+        if missing:
+            with span("encode"):
+                for places, rows in self._encoded([documents[key] for key in missing]):
+                    self.store.put([missing[place] for place in places], rows)
+        return set(missing)
+
+    # --- questions
+
+    def retrieve(self, queries: Sequence[Query], k: int) -> list[Reply]:
+        """The pool by weight. ``extras`` has the weights, the loss before each step, and how many
+        of the pool's states had to be encoded, of how many bytes each."""
+        return [each.reply(k) for some in self._turns(queries) for each in self._mixtures(some)]
+
+    def _turns(self, queries: Sequence[Query]) -> Iterator[Sequence[Query]]:
+        size = max(1, ROOM // (4 * self.layout.size))
+        for start in range(0, len(queries), size):
+            yield queries[start : start + size]
+
+    def _mixtures(self, queries: Sequence[Query]) -> list[Mixture]:
+        """What is learned for questions, as many as are worked on at a time."""
+        from systems.rico.mixture import descend
+
+        torch = library("torch")
+        pools = [Candidates.of(query, self.corpus) for query in queries]
+        new = self._kept({key: each for pool in pools for key, each in pool.documents.items()})
+        views = [View(self.store, list(pool.documents), self.layout.ssm) for pool in pools]
+        contexts = torch.stack([self._context(view) for view in views])
+        asked = [
+            self._asked(query.text, pool.texts) for query, pool in zip(queries, pools, strict=True)
+        ]
+
+        def loss(h: Tensor, places: Sequence[int]) -> Tensor:
+            rows = torch.cat([h, contexts[list(places)]], dim=1)
+            return self._surprise([asked[place] for place in places], rows)
+
+        base = self.base.expand(len(queries), -1)
+        first = [self._first(*each) for each in zip(queries, pools, strict=True)]
+        with span("descend"):
+            learned = descend(views, base, first, loss, self.steps, self.rate)
+        noted = [
+            {"encoded": len(new & pool.documents.keys()), "bytes": self.store.bytes}
+            for pool in pools
+        ]
+        return list(map(Mixture, pools, views, contexts, learned, noted))
+
+    def _context(self, view: View) -> Tensor:
+        """The convolution context before a question, (c,)."""
+        if self.at != "uniform" or self.conv == "zero":
+            return self.context
+        return view.mean_context().to(self.context)
+
+    def _first(self, query: Query, pool: Candidates) -> Tensor:
+        """The weights that descent begins with, one for each different document."""
+        from systems.rico.mixture import by_scores, uniform
+
+        size = len(pool.documents)
+        if self.at != "uniform":
+            return uniform(size) * 0
+        if self.init == "uniform":
+            return uniform(size)
+        hits = query.prior if self.bm25 is None else self.bm25.retrieve([query], len(pool.keys))[0]
+        scores = {pool.keys[hit.id]: hit.score for hit in hits}
+        if scores.keys() != pool.documents.keys():
+            raise HarnessError(
+                "init=prior needs the scores of a stage before it.",
+                f"Write bm25@20+{self.name}:init=prior, or init=bm25.",
+            )
+        return by_scores([scores[key] for key in pool.documents])
+
+    def _asked(self, question: str, texts: Sequence[str]) -> Asked:
+        """A question as the model is to say it; with open words, those of ``texts`` can be said."""
+        asked = self.lm.asked(Prompt(None, behind=True), question, texts)
+        tokens = len(asked.ids) - asked.start
+        if not 0 < tokens <= QUESTION:
+            raise HarnessError(
+                f"the question has {tokens} tokens, and should have 1 to {QUESTION}.",
+                "Shorten it, or leave it out.",
+            )
+        return asked
+
+    def _surprise(self, asked: Sequence[Asked], rows: Tensor) -> Tensor:
+        """L of questions (b,) behind states (b, size)."""
+        tokens = library("torch").tensor([len(each.ids) - each.start for each in asked])
+        found = self.lm.target_log_p(asked, self.layout.state(rows))
+        return -found / tokens.to(found.device)
+
+
+class RicoState(Rico):
+    """Options: those of `Rico`; the answer is written from the mixed state h(α), which holds whole
+    documents unless ``max_length`` cuts them."""
+
+    name = "rico-state"
+
+    def __init__(
+        self,
+        model: str = "mini-lm",
+        steps: int = 10,
+        at: At = "uniform",
+        init: Init = "uniform",
+        rate: float = 0.5,
+        layers: int = 0,
+        conv: Literal["mean", "zero"] = "mean",
+        max_length: int = 0,
+        questions: str = "",
+        store: str = "",
+        room_gib: float = 1.0,
+        states: Literal["bfloat16", "float16", "float32"] = "bfloat16",
+        ahead: bool = False,
+        batch_size: int = 32,
+        revision: str = "",
+    ) -> None:
+        given = dict(locals())
+        super().__init__(**{name: given[name] for name in options_of(Rico)})
+
+    def solve(self, queries: Sequence[Query], k: int) -> list[Reply]:
+        """Ranking and answer; ``read`` is the whole pool."""
+        replies = []
+        for some in self._turns(queries):
+            found = self._mixtures(some)
+            for mixture, written in zip(found, self._written(some, found), strict=True):
+                reply = replace(
+                    mixture.reply(k),
+                    answer=Answer(extracted(written.text)),
+                    raw=written.text,
+                    read=tuple(mixture.pool.keys),
+                    counts=written.counts,
+                    stop=written.stop,
+                )
+                replies.append(reply)
+        return replies
+
+    def _written(self, queries: Sequence[Query], found: Sequence[Mixture]) -> Sequence[Generated]:
+        """The answers, each from its own state."""
+        from systems.rico.mixture import mixed
+
+        torch = library("torch")
+        states = [self.base + mixed(each.view, each.learned.weights) for each in found]
+        rows = torch.cat([torch.stack(states), torch.stack([each.context for each in found])], 1)
+        prompts = [
+            Prompt(query.text, instruction=self.brief.instruction, behind=True) for query in queries
+        ]
+        return self.lm.generate(
+            prompts,
+            self.brief.max_new_tokens,
+            words=[each.pool.texts for each in found],
+            start=self.layout.state(rows),
+        )
+
+
+class RicoSoup(RicoState):
+    """Options: those of `Rico` that say how documents are read and kept. It ranks as the stage
+    before it did, or not at all."""
+
+    name = "rico-soup"
+
+    def __init__(
+        self,
+        model: str = "mini-lm",
+        layers: int = 0,
+        conv: Literal["mean", "zero"] = "mean",
+        max_length: int = 0,
+        store: str = "",
+        room_gib: float = 1.0,
+        states: Literal["bfloat16", "float16", "float32"] = "bfloat16",
+        batch_size: int = 32,
+        revision: str = "",
+    ) -> None:
+        given = dict(locals())
+        super().__init__(steps=0, **{name: given[name] for name in options_of(RicoSoup)})
+
+    def solve(self, queries: Sequence[Query], k: int) -> list[Reply]:
+        """The answer; all weights are the same, which is no ranking."""
+        replies = super().solve(queries, k)
+        return [
+            replace(reply, hits=query.prior[:k] or reply.hits)
+            for query, reply in zip(queries, replies, strict=True)
+        ]
+
+
+# --- what one question is made of -----------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """A question's documents: by a key for each different text, and the key of each id."""
+
+    documents: Mapping[str, Document]
+    keys: Mapping[str, str]
+
+    @classmethod
+    def of(cls, query: Query, corpus: Corpus) -> Candidates:
+        """`HarnessError` if there are none, or one is empty."""
+        if query.pool is None:
+            raise HarnessError("there is no pool.", "Put a retriever before it.")
+        if not query.pool:
+            raise HarnessError("the pool is empty.", "Give it candidates.")
+        documents, keys = {}, {}
+        for document in (corpus[each] for each in sorted(query.pool)):
+            if not words_of(document).strip():
+                raise HarnessError(f"document {document.id} is empty.", "Leave it out of the pool.")
+            keys[document.id] = content_id(document.title, document.text)
+            documents[keys[document.id]] = document
+        return cls(documents, keys)
+
+    @property
+    def texts(self) -> list[str]:
+        return [words_of(each) for each in self.documents.values()]
+
+
+class View:
+    """Rows of a store as a `systems.rico.mixture.Pool`: their first ``ssm`` numbers. Those of a
+    small pool are kept, so that each step does not read them again."""
+
+    def __init__(self, store: Store, keys: Sequence[str], ssm: int) -> None:
+        self.store, self.keys, self.ssm = store, keys, ssm
+        small = 4 * len(keys) * store.size <= HELD
+        self.held = list(store.blocks(keys)) if small else None
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def _rows(self) -> Iterator[tuple[slice, Tensor]]:
+        yield from self.store.blocks(self.keys) if self.held is None else self.held
+
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        return ((here, rows[:, : self.ssm]) for here, rows in self._rows())
+
+    def mean_context(self) -> Tensor:
+        """The mean of the numbers behind, the convolution contexts."""
+        parts = [rows[:, self.ssm :].sum(0) for _, rows in self._rows()]
+        total: Tensor = sum(parts[1:], parts[0])
+        return total / len(self)
+
+
+class Mixture(NamedTuple):
+    """What was learned for a question, and from what."""
+
+    pool: Candidates
+    view: View
+    context: Tensor
+    learned: Learned
+    states: Mapping[str, int]
+
+    def reply(self, k: int) -> Reply:
+        """The ranking by weight, ties broken by id."""
+        by_key = dict(zip(self.pool.documents, self.learned.weights.tolist(), strict=True))
+        weights = {doc_id: by_key[key] for doc_id, key in self.pool.keys.items()}
+        return Reply(
+            hits=tuple(pool_hits(list(weights), np.array(list(weights.values())), k)),
+            extras={
+                "weights": weights,
+                "losses": self.learned.losses,
+                "states": {**self.states, "documents": len(self.view)},
+            },
+        )

@@ -1,0 +1,342 @@
+"""The systems of RICO."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_models
+import torch
+from reading import PASSAGES, QUESTIONS, brief
+from safetensors.torch import load_file, save_file
+
+from harness import api
+from harness.cli import main
+from harness.corpus import Corpus
+from harness.data import Document, HarnessError, Hit, Query
+from systems.models.language import open_lm
+from systems.models.mamba2 import State
+from systems.models.prompts import Prompt
+from systems.reader import Reader
+from systems.rico.mixture import mixed
+from systems.rico.system import Rico, RicoSoup, RicoState
+
+KINDS = {"mamba2": tiny_models.make_mamba2, "open-mamba2": tiny_models.make_open_mamba2}
+MORE = [
+    Document("d4", "Ostrava is a town by the river Odra, which flows north.", "Ostrava"),
+    Document("d5", "Who was Kolen? A builder of towers, born when the year was 1830.", "Kolen"),
+    Document("d6", "The the the.", ""),
+]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def folder(request: Any, tmp_path_factory: Any) -> Path:
+    return KINDS[request.param](tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: Any) -> Corpus:
+    twin = replace(PASSAGES[0], id="again")
+    place = tmp_path_factory.mktemp("c") / "corpus"
+    return tiny_models.corpus_of([*PASSAGES, *MORE, twin, Document("", "", "")], place)
+
+
+@pytest.fixture(scope="module")
+def queries(corpus: Corpus) -> list[Query]:
+    told = [each for each in corpus.ids if corpus[each].text]
+    pools = [tuple(told), tuple(told[1:3]), tuple(told[:5])]
+    return [replace(each, pool=pool) for each, pool in zip(QUESTIONS, pools, strict=True)]
+
+
+def opened(
+    folder: Path, corpus: Corpus, place: Path, kind: type[Rico] = Rico, **options: Any
+) -> Any:
+    """A system with an index, in a new folder."""
+    system = kind(str(folder), **options)
+    place.mkdir()
+    system.build(corpus, place, brief())
+    system.open(corpus, place, brief())
+    return system
+
+
+def test_weights_are_those_of_gradients_by_hand(
+    folder: Path, corpus: Corpus, queries: list[Query], tmp_path: Path
+) -> None:
+    """One step, against the likelihood of the question behind h(α) by autograd in α itself."""
+    system = opened(folder, corpus, tmp_path / "i", steps=1, states="float32")
+    lm: Any = open_lm(folder)
+    for query, reply in zip(queries, system.retrieve(queries, 9), strict=True):
+        texts = {(corpus[each].title, corpus[each].text): corpus[each] for each in query.pool or ()}
+        passages = list(texts.values())
+        ends = [lm.end_state([lm.prompts.passage(each)]) for each in passages]
+        alpha = torch.full((len(ends),), 1 / len(ends), requires_grad=True)
+        state = State(
+            tuple(sum(a * e.ssm[n] for a, e in zip(alpha, ends, strict=True)) for n in range(2)),
+            tuple(torch.stack([e.conv[n] for e in ends]).mean(0) for n in range(2)),
+        )
+        words = [f"{each.title} {each.text}" for each in passages]
+        asked = lm.asked(Prompt(None, behind=True), query.text, words)
+        loss = -lm.target_log_p([asked], state)[0] / (len(asked.ids) - asked.start)
+        (slope,) = torch.autograd.grad(loss, alpha)
+        step = 0.5 / (len(ends) * float(slope.abs().max()))
+        moved = (alpha.detach() - step * slope).tolist()
+        by_text = dict(zip(texts, moved, strict=True))
+        expected = {
+            each: by_text[corpus[each].title, corpus[each].text] for each in query.pool or ()
+        }
+        assert reply.extras["weights"] == pytest.approx(expected, abs=1e-4)
+        assert reply.extras["losses"] == pytest.approx([loss.item()], abs=1e-5)
+        order = sorted(query.pool or (), key=lambda each: (-reply.extras["weights"][each], each))
+        assert [hit.id for hit in reply.hits] == order
+        assert len(set(moved)) == len(moved)
+
+
+def test_neither_order_nor_batch_nor_memory_matter(
+    folder: Path, corpus: Corpus, queries: list[Query], tmp_path: Path, monkeypatch: Any
+) -> None:
+    found = opened(folder, corpus, tmp_path / "a").retrieve(queries, 9)
+    assert [len(each.hits) for each in found] == [len(each.pool or ()) for each in queries]
+    turned = [replace(each, pool=(each.pool or ())[::-1]) for each in queries]
+    assert opened(folder, corpus, tmp_path / "b").retrieve(turned, 9) == found
+    monkeypatch.setattr("systems.rico.system.ROOM", 1)
+    monkeypatch.setattr("systems.rico.system.HELD", 1)
+    monkeypatch.setattr("systems.rico.states.BLOCK", 1)
+    alone = opened(folder, corpus, tmp_path / "c").retrieve(queries, 9)
+    for one, other in zip(found, alone, strict=True):
+        assert one.extras["weights"] == pytest.approx(other.extras["weights"], abs=1e-4)
+        assert len(one.extras["losses"]) > 1
+    twins = [each for each in corpus.ids if corpus[each].text == PASSAGES[0].text]
+    weights = found[0].extras["weights"]
+    assert len(twins) == 2 and weights[twins[0]] == weights[twins[1]]
+
+
+def test_reading_one_document_from_its_state_is_reading_it(corpus: Corpus, tmp_path: Path) -> None:
+    """With open words the prompt behind a state is the rest of the prompt that a reader reads."""
+    folder = tiny_models.make_open_mamba2(tmp_path / "m")
+    reader = Reader(str(folder))
+    reader.open(corpus, None, brief())
+    systems = {
+        kind: opened(folder, corpus, tmp_path / kind.name, kind, states="float32")
+        for kind in (RicoSoup, RicoState)
+    }
+    said = set()
+    for doc_id in [each for each in corpus.ids if corpus[each].text]:
+        query = Query("q", "which river flows past the tower?", (doc_id,))
+        (expected,) = reader.answer([query], [[corpus[doc_id]]])
+        (soup,) = systems[RicoSoup].solve([query], 5)
+        assert not isinstance(expected, Exception)
+        assert soup.answer == expected.answer and soup.raw == expected.raw
+        assert soup.hits == (Hit(doc_id, 1.0),) and soup.read == (doc_id,)
+        (state,) = systems[RicoState].solve([query], 5)
+        assert state.extras["losses"] and state.answer is not None
+        said.add(soup.raw)
+    assert len(said) > 1
+
+
+def test_answers_come_from_the_learned_state(
+    folder: Path, corpus: Corpus, queries: list[Query], tmp_path: Path
+) -> None:
+    system = opened(folder, corpus, tmp_path / "i", RicoState, steps=3)
+    lm: Any = open_lm(folder)
+    for query, mixture in zip(queries, system._mixtures(queries), strict=True):
+        row = torch.cat([mixed(mixture.view, mixture.learned.weights), mixture.context])
+        prompt = Prompt(query.text, behind=True, instruction=brief().instruction)
+        (expected,) = lm.generate(
+            [prompt], 6, words=[mixture.pool.texts], start=system.layout.state(row[None])
+        )
+        (reply,) = system.solve([query], 4)
+        assert reply.raw == expected.text and set(reply.read) == set(query.pool or ())
+        assert len(reply.hits) == min(4, len(query.pool or ()))
+    (soup,) = opened(folder, corpus, tmp_path / "s", RicoSoup).solve(queries[:1], 9)
+    (still,) = opened(folder, corpus, tmp_path / "t", RicoState, steps=0).solve(queries[:1], 9)
+    assert soup == still and set(soup.extras["weights"].values()) == {1 / 6}
+    prior = tuple(Hit(each, -float(n)) for n, each in enumerate(queries[0].pool or ()))
+    (after,) = system_soup(tmp_path, folder, corpus).solve([replace(queries[0], prior=prior)], 2)
+    assert after.hits == prior[:2] and after.answer == soup.answer
+
+
+def system_soup(tmp_path: Path, folder: Path, corpus: Corpus) -> Any:
+    return opened(folder, corpus, tmp_path / "u", RicoSoup)
+
+
+@pytest.mark.parametrize("at", ["zero", "mean", "constant"])
+def test_points_of_descent(
+    at: str, folder: Path, corpus: Corpus, queries: list[Query], tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"at": at}
+    if at == "constant":
+        (tmp_path / "asked.txt").write_text("who built the tower?\n\nwhere is the river?\n")
+        options["questions"] = str(tmp_path / "asked.txt")
+    usual = opened(folder, corpus, tmp_path / "u", steps=1).retrieve(queries, 9)
+    one = opened(folder, corpus, tmp_path / "a", steps=1, **options).retrieve(queries, 9)
+    again = opened(folder, corpus, tmp_path / "b", steps=1, **options).retrieve(queries, 9)
+    assert one == again
+    assert [each.extras["losses"] for each in one] != [each.extras["losses"] for each in usual]
+    for reply in one:  # no weight moves by more than c / n from 0
+        weights = reply.extras["weights"].values()
+        assert max(map(abs, weights)) == pytest.approx(0.5 / reply.extras["states"]["documents"])
+    point = tmp_path / "a" / "point.npy"
+    assert point.is_file() == (at != "zero")
+
+
+def test_the_fitted_point_makes_its_questions_likelier(
+    folder: Path, corpus: Corpus, tmp_path: Path
+) -> None:
+    (tmp_path / "asked.txt").write_text("who built the tower?\nwhere is the river?\n")
+    means = opened(folder, corpus, tmp_path / "m", at="mean")
+    fitted = opened(
+        folder, corpus, tmp_path / "f", at="constant", questions=str(tmp_path / "asked.txt")
+    )
+    found = []
+    for system in (means, fitted):
+        asked = [
+            system._asked("who built the tower?", []),
+            system._asked("where is the river?", []),
+        ]
+        rows = torch.cat([system.base, system.context]).expand(2, -1)
+        found.append(float(system._surprise(asked, rows).mean()))
+    assert found[1] < found[0] - 0.01
+
+
+def test_weights_to_begin_with(
+    folder: Path, corpus: Corpus, queries: list[Query], tmp_path: Path
+) -> None:
+    bm25 = opened(folder, corpus, tmp_path / "b", init="bm25", steps=0).retrieve(queries, 9)
+    weights = bm25[0].extras["weights"]
+    assert sum(weights.values()) > 1 and len(set(weights.values())) > 2  # the twin counts again
+    system = opened(folder, corpus, tmp_path / "p", init="prior", steps=0)
+    prior = tuple(Hit(each, float(-n)) for n, each in enumerate(queries[2].pool or ()))
+    (reply,) = system.retrieve([replace(queries[2], prior=prior)], 9)
+    assert [hit.id for hit in reply.hits] == [hit.id for hit in prior]
+    with pytest.raises(HarnessError, match=r"Write bm25@20\+rico:init=prior"):
+        system.retrieve(queries[2:], 9)
+
+
+def test_states_are_kept_from_run_to_run(
+    folder: Path, corpus: Corpus, queries: list[Query], tmp_path: Path
+) -> None:
+    kept = {"store": str(tmp_path / "kept"), "room_gib": 0.01}
+    first = opened(folder, corpus, tmp_path / "a", **kept)
+    found = first.retrieve(queries, 9)
+    assert found[0].extras["states"] == {"encoded": 6, "documents": 6, "bytes": first.store.bytes}
+    first.close()
+    second = opened(folder, corpus, tmp_path / "b", **kept)
+    again = second.retrieve(queries, 9)
+    assert [each.extras["states"]["encoded"] for each in again] == [0, 0, 0]
+    assert [each.hits for each in again] == [each.hits for each in found]
+    second.close()
+    with pytest.raises(HarnessError, match="states of something else: layers"):
+        opened(folder, corpus, tmp_path / "c", layers=1, **kept).retrieve(queries, 9)
+
+
+def test_a_corpus_is_encoded_ahead(
+    folder: Path, corpus: Corpus, queries: list[Query], tmp_path: Path
+) -> None:
+    kept = {"store": str(tmp_path / "kept"), "ahead": True}
+    told: list[tuple[int, int]] = []
+    system = Rico(str(folder), room_gib=0.01, **kept)
+    system.on_progress = lambda *done: told.append(done)
+    (tmp_path / "i").mkdir()
+    system.build(corpus, tmp_path / "i", brief())
+    assert told[-1] == (len(corpus), len(corpus))
+    system.open(corpus, tmp_path / "i", brief())
+    assert {each.extras["states"]["encoded"] for each in system.retrieve(queries, 9)} == {0}
+    system.close()
+    with pytest.raises(
+        HarnessError, match=r"the states of 8 documents, .* each, are .*room_gib=1e-06"
+    ):
+        Rico(str(folder), room_gib=1e-6, **kept).build(corpus, tmp_path / "i", brief())
+
+
+def test_what_is_wrong_with_one_question_is_that_question_s_error(
+    folder: Path, corpus: Corpus, queries: list[Query], tmp_path: Path, monkeypatch: Any
+) -> None:
+    system = opened(folder, corpus, tmp_path / "i")
+    (empty,) = (each for each in corpus.ids if not corpus[each].text)
+    for query, said in (
+        (replace(queries[0], pool=()), "the pool is empty"),
+        (
+            replace(queries[0], pool=(corpus.ids[0], empty, corpus.ids[1])),
+            f"document {empty} is empty",
+        ),
+        (replace(queries[0], text="tower " * 3000), "the question has .* tokens"),
+        (replace(queries[0], text=""), "the question has"),
+        (replace(queries[0], pool=None), "no pool"),
+    ):
+        with pytest.raises(HarnessError, match=said):
+            system.retrieve([query], 9)
+    weights = load_file(folder / "model.safetensors")
+    weights["backbone.layers.0.mixer.D"][0] = torch.nan
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for file in folder.iterdir():
+        (broken / file.name).write_bytes(file.read_bytes())
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(HarnessError, match=r"the state of document .* holds numbers that are none"):
+        opened(broken, corpus, tmp_path / "j").retrieve(queries, 9)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("steps=-1", "steps=-1 is wrong"),
+        ("rate=0", "rate=0.0 is wrong"),
+        ("at=mean,init=bm25", "Weights to begin with are for at=uniform"),
+        ("at=constant", "Give at=constant the questions=FILE"),
+        ("ahead=true", "Say where to: store=FOLDER"),
+        ("at=here", "'uniform', 'zero', 'mean' or 'constant'"),
+        ("model=mini-llama", "mini-llama is a llama, and rico mixes"),
+        ("at=constant,questions=none.txt", "there is no file none.txt"),
+        ("layers=9", "layers=9 is wrong: the model has 2"),
+    ],
+)
+def test_wrong_options(options: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        main(
+            [
+                "run",
+                "--task",
+                "mini-hotpotqa:documents=200,questions=5",
+                "--system",
+                f"rico:{options}",
+            ]
+        )
+        == 2
+    )
+    assert said in capsys.readouterr().err
+
+
+def test_a_corpus_needs_a_stage_before(capsys: pytest.CaptureFixture[str]) -> None:
+    task = "mini-hotpotqa:documents=200,questions=5"
+    for system in ("rico", "rico-state", "rico-soup"):
+        assert main(["run", "--task", task, "--setting", "corpus", "--system", system]) == 2
+        assert f"bm25@100+{system}" in capsys.readouterr().err
+
+
+def test_an_attention_model_is_refused(tmp_path: Path) -> None:
+    folder = tiny_models.make_llama(tmp_path / "m")
+    with pytest.raises(HarnessError, match="is a llama, and rico mixes the states of a Mamba-2"):
+        Rico(str(folder)).files()
+
+
+def test_the_whole_way(tmp_path: Path) -> None:
+    """In the pool setting, behind a stage in the corpus setting, and what stands in the rows."""
+    folder = tiny_models.make_open_mamba2(tmp_path / "m")
+    task = "mini-hotpotqa:documents=200,questions=6"
+    systems = [f"bm25@7+rico:model={folder},steps=2+reader:model={folder}@2"]
+    systems += [f"bm25@7+rico-state:model={folder},steps=2", f"bm25@7+rico-soup:model={folder}"]
+    for setting in ("pool", "corpus"):
+        run = api.run(task, systems, setting=setting, out=tmp_path / setting)
+        api.score(run)
+        found = {(r.system, r.metric): r for r in api.records(run)}
+        assert {r.errors for r in found.values()} == {0}
+        rows = [
+            json.loads(line)
+            for file in (tmp_path / setting).rglob("*.jsonl")
+            for line in file.read_text().splitlines()
+            if '"weights"' in line
+        ]
+        assert len(rows) == 18 and all(len(row["extras"]["weights"]) == 7 for row in rows)
