@@ -12,7 +12,15 @@ from test_mamba2 import TINY, drawn, made
 
 from harness.data import HarnessError
 from systems.models.mamba2 import Mamba2Config
-from systems.rico.mixture import Learned, by_scores, descend, mixed, products, slope, uniform
+from systems.rico.mixture import (
+    Learned,
+    add_mixed,
+    by_scores,
+    descend,
+    products,
+    slope,
+    uniform,
+)
 from systems.rico.states import Layout
 
 DEEP = Mamba2Config(**{**TINY.__dict__, "layers": 3})
@@ -33,6 +41,13 @@ class Rows:
             yield here, self.rows[here]
 
 
+def mixed(pool: Rows, weights: Any) -> Any:
+    """Σ αᵢ hᵢ."""
+    point = torch.zeros(pool.rows.shape[1]).double()
+    add_mixed(point, pool, weights)
+    return point
+
+
 class Case(NamedTuple):
     """Questions of a model of three layers in float64: their pools, and their loss."""
 
@@ -51,8 +66,8 @@ def case(sizes: Sequence[int] = (4, 1, 6), lengths: Sequence[int] = (5, 9, 3)) -
     def loss(h: Any, places: Sequence[int]) -> Any:
         ids = torch.nn.utils.rnn.pad_sequence([questions[p] for p in places], batch_first=True)
         mask = (torch.arange(ids.shape[1]) < torch.tensor([[lengths[p]] for p in places])).double()
-        row = torch.cat([h, h.new_zeros(len(h), layout.size - layout.ssm)], dim=1)
-        hidden, _ = model(model.embed(ids), mask, layout.state(row), want_state=False)
+        conv = h.new_zeros(len(h), layout.size - layout.ssm)
+        hidden, _ = model(model.embed(ids), mask, layout.state(h, conv), want_state=False)
         scores = model.logits(hidden)[:, :-1].log_softmax(-1)
         found = scores.gather(-1, ids[:, 1:, None])[..., 0] * mask[:, 1:]
         return -found.sum(1) / mask[:, 1:].sum(1)

@@ -21,7 +21,7 @@ from systems.models.language import open_lm
 from systems.models.mamba2 import State
 from systems.models.prompts import Prompt
 from systems.reader import Reader
-from systems.rico.mixture import mixed
+from systems.rico.mixture import add_mixed
 from systems.rico.system import Rico, RicoSoup, RicoState
 
 KINDS = {"mamba2": tiny_models.make_mamba2, "open-mamba2": tiny_models.make_open_mamba2}
@@ -142,10 +142,14 @@ def test_answers_come_from_the_learned_state(
     system = opened(folder, corpus, tmp_path / "i", RicoState, steps=3)
     lm: Any = open_lm(folder)
     for query, mixture in zip(queries, system._mixtures(queries), strict=True):
-        row = torch.cat([mixed(mixture.view, mixture.learned.weights), mixture.context])
+        point = torch.zeros(system.layout.ssm)
+        add_mixed(point, mixture.view, mixture.learned.weights)
         prompt = Prompt(query.text, behind=True, instruction=brief().instruction)
         (expected,) = lm.generate(
-            [prompt], 6, words=[mixture.pool.texts], start=system.layout.state(row[None])
+            [prompt],
+            6,
+            words=[mixture.pool.texts],
+            start=system.layout.state(point[None], mixture.context[None]),
         )
         (reply,) = system.solve([query], 4)
         assert reply.raw == expected.text and set(reply.read) == set(query.pool or ())
@@ -196,8 +200,8 @@ def test_the_fitted_point_makes_its_questions_likelier(
             system._asked("who built the tower?", []),
             system._asked("where is the river?", []),
         ]
-        rows = torch.cat([system.base, system.context]).expand(2, -1)
-        found.append(float(system._surprise(asked, rows).mean()))
+        parts = (each.expand(2, -1) for each in (system.base, system.context))
+        found.append(float(system._surprise(asked, *parts).mean()))
     assert found[1] < found[0] - 0.01
 
 

@@ -18,7 +18,7 @@ from test_mamba2 import TINY, distance, drawn, made, tokens
 from harness.data import Document, HarnessError
 from systems.models.backends import Stepwise
 from systems.models.language import open_lm
-from systems.models.mamba2 import Mamba2, Mamba2Config
+from systems.models.mamba2 import Mamba2, Mamba2Config, State
 from systems.rico import states
 from systems.rico.states import FileStore, Layout, Store, arithmetic, encode, spread
 
@@ -35,6 +35,10 @@ def numbers(*rows: float) -> Any:
     return torch.tensor(rows)[:, None] + torch.arange(4) / 4
 
 
+def state_of(layout: Layout, rows: Any) -> State:
+    return layout.state(rows[:, : layout.ssm], rows[:, layout.ssm :])
+
+
 # --- layouts --------------------------------------------------------------------------
 
 
@@ -44,7 +48,7 @@ def test_a_row_is_as_long_as_its_layers_and_becomes_the_state_again(kept: int) -
     assert layout.size * LAYERS == whole.size * kept
     assert len(set(layout.layers)) == kept and layout.layers[-1] == LAYERS - 1
     state = drawn(made(SIX), 3)
-    again = layout.state(layout.row(state))
+    again = state_of(layout, layout.row(state))
     for layer in range(LAYERS):
         for found, given in ((again.ssm, state.ssm), (again.conv, state.conv)):
             expected = given[layer] if layer in layout.layers else 0 * given[layer]
@@ -63,14 +67,14 @@ def test_layers_are_spread_evenly() -> None:
 def test_dropped_layers_start_from_nothing_when_a_question_is_read() -> None:
     model, kept = made(SIX), Layout(SIX, (2, 5))
     state = drawn(model, 1)
-    found, _ = model(tokens(1, 4), None, kept.state(kept.row(state)))
+    found, _ = model(tokens(1, 4), None, state_of(kept, kept.row(state)))
     full = Layout(SIX, tuple(range(LAYERS)))
     row = full.row(state)
     for layer, part in product(set(range(LAYERS)) - {2, 5}, ("ssm", "conv")):
         ssm, conv = full.of_layer
         start = layer * ssm if part == "ssm" else full.ssm + layer * conv
         row[:, start : start + (ssm if part == "ssm" else conv)] = 0
-    expected, _ = model(tokens(1, 4), None, full.state(row))
+    expected, _ = model(tokens(1, 4), None, state_of(full, row))
     assert torch.equal(found, expected)
 
 

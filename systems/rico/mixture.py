@@ -67,10 +67,10 @@ def by_scores(scores: Sequence[float]) -> Tensor:
     return (found / found.std(correction=0).clamp(min=1e-12)).softmax(0)
 
 
-def mixed(pool: Pool, weights: Tensor) -> Tensor:
-    """Σ αᵢ hᵢ, (s,)."""
-    parts = (weights[here].to(rows) @ rows for here, rows in pool.blocks())
-    return torch.stack(list(parts)).sum(0)
+def add_mixed(point: Tensor, pool: Pool, weights: Tensor) -> None:
+    """Add Σ αᵢ hᵢ to a point (s,), in place."""
+    for here, rows in pool.blocks():
+        point.addmv_(rows.mT, weights[here].to(rows))
 
 
 def products(pool: Pool, slope: Tensor) -> Tensor:
@@ -105,9 +105,9 @@ def descend(
     before, eta = [each.weights for each in found], [0.0] * len(found)
     going = list(range(len(found)))
     for _ in range(steps):
-        point = torch.stack(
-            [base[place] + mixed(pools[place], found[place].weights) for place in going]
-        )
+        point = base[going]
+        for row, place in zip(point, going, strict=True):
+            add_mixed(row, pools[place], found[place].weights)
         losses, slopes = slope(loss, point, going)
         still = []
         for place, now, direction in zip(going, losses, slopes, strict=True):
@@ -132,7 +132,7 @@ def descend(
 def slope(loss: Loss, point: Tensor, places: Sequence[int]) -> tuple[list[float], Tensor]:
     """L of some questions at states (m, s), and ∂L/∂h there, (m, s)."""
     with torch.enable_grad():
-        point = point.detach().requires_grad_()
+        point.requires_grad_()
         losses = loss(point, places)
         (found,) = torch.autograd.grad(losses.sum(), point)
     return losses.detach().tolist(), found

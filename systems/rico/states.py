@@ -75,17 +75,16 @@ class Layout:
         kept = [part[layer] for part in state for layer in self.layers]
         return torch.cat([precise(each).flatten(1) for each in kept], dim=1)
 
-    def state(self, rows: Tensor) -> State:
-        """Rows (b, size) as the state of a batch; gradients flow through."""
-        c, (ssm, conv) = self.config, self.of_layer
-        b, kept = len(rows), len(self.layers)
+    def state(self, ssm: Tensor, conv: Tensor) -> State:
+        """The two parts of rows, (b, ssm) and (b, size - ssm), as the state of a batch; gradients
+        flow through."""
+        c, b = self.config, len(ssm)
         shapes = ((b, c.heads, c.head_dim, c.state_size), (b, c.conv_dim, c.conv_kernel - 1))
-        parts = rows.split([ssm] * kept + [conv] * kept, dim=1)
         found = []
-        for shape, mine in zip(shapes, (parts[:kept], parts[kept:]), strict=True):
-            layers = [rows.new_zeros(shape)] * c.layers
-            for layer, part in zip(self.layers, mine, strict=True):
-                layers[layer] = part.view(shape)
+        for shape, numbers, part in zip(shapes, self.of_layer, (ssm, conv), strict=True):
+            layers = [part.new_zeros(()).expand(shape)] * c.layers
+            for layer, mine in zip(self.layers, part.split(numbers, dim=1), strict=True):
+                layers[layer] = mine.view(shape)
             found.append(tuple(layers))
         return State(*found)
 

@@ -242,9 +242,9 @@ class Rico(OneModel):
             chosen = [texts[place] for place in order.choice(len(texts), size, replace=False)]
             # The words of all are known to each, so that none is told by being a word at all.
             asked = [self._asked(text, chosen) for text in chosen]
-            state = torch.cat([point, start[self.layout.ssm :]]).expand(size, -1)
+            states = (each.expand(size, -1) for each in (point, start[self.layout.ssm :]))
             adam.zero_grad()
-            self._surprise(asked, state).mean().backward()
+            self._surprise(asked, *states).mean().backward()
             adam.step()
         return torch.cat([point.detach(), start[self.layout.ssm :]])
 
@@ -302,15 +302,15 @@ class Rico(OneModel):
         torch = library("torch")
         pools = [Candidates.of(query, self.corpus) for query in queries]
         new = self._kept({key: each for pool in pools for key, each in pool.documents.items()})
-        views = [View(self.store, list(pool.documents), self.layout.ssm) for pool in pools]
+        place = (self.layout.ssm, self.base.device)
+        views = [View(self.store, list(pool.documents), *place) for pool in pools]
         contexts = torch.stack([self._context(view) for view in views])
         asked = [
             self._asked(query.text, pool.texts) for query, pool in zip(queries, pools, strict=True)
         ]
 
         def loss(h: Tensor, places: Sequence[int]) -> Tensor:
-            rows = torch.cat([h, contexts[list(places)]], dim=1)
-            return self._surprise([asked[place] for place in places], rows)
+            return self._surprise([asked[place] for place in places], h, contexts[list(places)])
 
         base = self.base.expand(len(queries), -1)
         first = [self._first(*each) for each in zip(queries, pools, strict=True)]
@@ -357,10 +357,10 @@ class Rico(OneModel):
             )
         return asked
 
-    def _surprise(self, asked: Sequence[Asked], rows: Tensor) -> Tensor:
-        """L of questions (b,) behind states (b, size)."""
+    def _surprise(self, asked: Sequence[Asked], ssm: Tensor, conv: Tensor) -> Tensor:
+        """L of questions (b,) behind SSM states (b, ssm) and convolution contexts (b, …)."""
         tokens = library("torch").tensor([len(each.ids) - each.start for each in asked])
-        found = self.lm.target_log_p(asked, self.layout.state(rows))
+        found = self.lm.target_log_p(asked, self.layout.state(ssm, conv))
         return -found / tokens.to(found.device)
 
 
@@ -410,11 +410,12 @@ class RicoState(Rico):
 
     def _written(self, queries: Sequence[Query], found: Sequence[Mixture]) -> Sequence[Generated]:
         """The answers, each from its own state."""
-        from systems.rico.mixture import mixed
+        from systems.rico.mixture import add_mixed
 
-        torch = library("torch")
-        states = [self.base + mixed(each.view, each.learned.weights) for each in found]
-        rows = torch.cat([torch.stack(states), torch.stack([each.context for each in found])], 1)
+        points = self.base.repeat(len(found), 1)
+        for point, each in zip(points, found, strict=True):
+            add_mixed(point, each.view, each.learned.weights)
+        contexts = library("torch").stack([each.context for each in found])
         prompts = [
             Prompt(query.text, instruction=self.brief.instruction, behind=True) for query in queries
         ]
@@ -422,7 +423,7 @@ class RicoState(Rico):
             prompts,
             self.brief.max_new_tokens,
             words=[each.pool.texts for each in found],
-            start=self.layout.state(rows),
+            start=self.layout.state(points, contexts),
         )
 
 
@@ -490,16 +491,19 @@ class View:
     """Rows of a store as a `systems.rico.mixture.Pool`: their first ``ssm`` numbers. Those of a
     small pool are kept, so that each step does not read them again."""
 
-    def __init__(self, store: Store, keys: Sequence[str], ssm: int) -> None:
-        self.store, self.keys, self.ssm = store, keys, ssm
-        small = 4 * len(keys) * store.size <= HELD
-        self.held = list(store.blocks(keys)) if small else None
+    def __init__(self, store: Store, keys: Sequence[str], ssm: int, device: object) -> None:
+        self.store, self.keys, self.ssm, self.device = store, keys, ssm, device
+        self.held: list[tuple[slice, Tensor]] | None = None
+        if 4 * len(keys) * store.size <= HELD:
+            self.held = list(self._rows())
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def _rows(self) -> Iterator[tuple[slice, Tensor]]:
-        yield from self.store.blocks(self.keys) if self.held is None else self.held
+        if self.held is not None:
+            return iter(self.held)
+        return ((here, rows.to(self.device)) for here, rows in self.store.blocks(self.keys))
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         return ((here, rows[:, : self.ssm]) for here, rows in self._rows())
