@@ -23,7 +23,7 @@ from harness import api
 from harness.cli import TASKS
 from harness.run.progress import told
 
-RANKERS = ("bm25", "e5", "cross-encoder", "query-likelihood")
+RANKERS = ("bm25", "e5", "cross-encoder", "query-likelihood", "rico")
 DEPTHS = (1, 2, 3, 4, 5, 7, 10)
 OUT = Path(__file__).parent.parent / "results" / "reference" / "depths.json"
 

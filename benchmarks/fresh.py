@@ -1,11 +1,11 @@
 """Can the shipped reader read? EM on fresh test worlds, kind by kind: with the gold passages, with
 ten mined candidates among which they are, and with nothing. Intervals resample worlds.
 
-    python benchmarks/fresh.py [--model mini-lm] [--questions 1000] [--seed N]
+    python benchmarks/fresh.py [--model mini-lm] [--profile standard] [--questions 1000] [--seed N]
 
-The worlds are drawn when it starts, unless a seed is given. Exit code 1 if the reader's EM on
-single-hop questions with their gold passages is below 0.8, or if its interval on any kind does not
-lie above that of the same reader without passages.
+The worlds are drawn when it starts, unless a seed is given. Exit code 1 if in the profile
+`standard` the reader's EM on single-hop questions with their gold passages is below 0.8, or if its
+interval on any kind does not lie above that of the same reader without passages.
 """
 
 from __future__ import annotations
@@ -47,12 +47,14 @@ def em(reader: Reader, asked: Sequence[Question], read: Sequence[list[Document]]
     return found
 
 
-def measured(reader: Reader, kind: str, seeds: Sequence[int], count: int) -> dict[str, Any]:
+def measured(
+    reader: Reader, kind: str, profile: Any, seeds: Sequence[int], count: int
+) -> dict[str, Any]:
     """EM on each world's questions of a kind: with gold passages, with a mined pool that holds
     them, and with nothing; and each question's world."""
     found: dict[str, Any] = {"gold": [], "pool": [], "nothing": [], "world": []}
     for seed in seeds:
-        world = World(DOCUMENTS, seed, "test")
+        world = World(DOCUMENTS, seed, "test", profile)
         asked = list(questions(world, [kind], count))
         reads = {
             "gold": [sorted(question.gold) for question in asked],
@@ -71,24 +73,26 @@ def main() -> int:
     """Print a line a kind; 1 if a limit is broken."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", default="mini-lm")
+    parser.add_argument("--profile", default="standard", choices=("standard", "hard", "shift"))
     parser.add_argument("--questions", type=int, default=1000, help="of each kind")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     options = parser.parse_args()
     reader = Reader(model=options.model)
     reader.open(None, None, Brief(max_new_tokens=16))
     seeds = range(options.seed, options.seed + WORLDS)
-    print(f"{options.model}, worlds from {options.seed}, {options.questions} questions a kind")
+    told = f"worlds from {options.seed}, {options.questions} questions a kind"
+    print(f"{options.model}, {options.profile}, {told}")
     good = True
     for kind in KINDS:
-        found = measured(reader, kind, seeds, options.questions // WORLDS)
+        found = measured(reader, kind, options.profile, seeds, options.questions // WORLDS)
         values = np.array([found[what] for what in ("gold", "pool", "nothing")]).T
         mean, low, high, _ = cluster_intervals(values, found["world"])
-        clear = low[0] > high[2] and (kind != "single" or mean[0] >= 0.8)
+        clear = low[0] > high[2] and (mean[0] >= 0.8 or kind != "single")
         good &= bool(clear)
         cells = (f"{m:.3f} ({a:.3f}–{b:.3f})" for m, a, b in zip(mean, low, high, strict=True))
-        told = map(" ".join, zip(("gold", "pool", "nothing"), cells, strict=True))
-        print(kind.ljust(9), *told, "ok" if clear else "TOO LOW", sep="  ", flush=True)
-    return 0 if good else 1
+        shown = map(" ".join, zip(("gold", "pool", "nothing"), cells, strict=True))
+        print(kind.ljust(9), *shown, "ok" if clear else "TOO LOW", sep="  ", flush=True)
+    return 0 if good or options.profile != "standard" else 1
 
 
 if __name__ == "__main__":

@@ -90,9 +90,12 @@ class BM25:
             places = self.corpus.positions(query.pool)
             scores = self._scores(self.index, words, len(self.corpus))[places]
         else:
-            texts = [words_of(self.corpus[doc_id]) for doc_id in query.pool]
-            scores = self._scores(self._index(texts), words, len(texts))
+            scores = self.judge(query.text, [words_of(self.corpus[each]) for each in query.pool])
         return pool_hits(query.pool, scores, k)
+
+    def judge(self, question: str, texts: Sequence[str]) -> Scores:
+        """The scores of texts by their own statistics, (n,); needs no index."""
+        return self._scores(self._index(texts), self._tokens([question])[0], len(texts))
 
     def _whole(self, words: list[str], k: int) -> list[Hit]:
         """The ``k`` best of the corpus, ties broken by id."""

@@ -11,17 +11,24 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from harness.corpus import Corpus
 from harness.data import Answer, Brief, Document, HarnessError, Query, Reply
+from systems.bm25 import BM25
 from systems.models.endpoint import Endpoint, checked_url
 from systems.models.hub import OneModel
 from systems.models.language import CausalLM, Generated, open_lm
 from systems.models.prompts import Prompt
+from systems.passages import words_of
+from systems.ranking import top
 
 MINI = "mini-lm"
+CHUNK = 256
+"""Tokens of a chunk."""
 THOUGHT = re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL)
 
 
@@ -30,7 +37,12 @@ class Reader(OneModel):
     base URL, and the model's name there, with the key in the environment variable
     ``api_key_env``; ``tries`` a request. ``max_input_tokens``: room for the prompt (0: all that
     the model has; at an endpoint no limit, and a token is taken for 4 characters).
-    ``system_prompt``: none by default."""
+    ``system_prompt``: none by default.
+
+    long: what becomes of passages where there is no room for all: the last are left out (``drop``),
+          the first that does not fit is ``cut``, or all are cut into ``chunks`` of 256 tokens, of
+          which the best by BM25 are read
+    """
 
     takes = "ForCausalLM"
 
@@ -43,6 +55,7 @@ class Reader(OneModel):
         max_input_tokens: int = 0,
         system_prompt: str = "",
         tries: int = 4,
+        long: Literal["drop", "cut", "chunks"] = "drop",
     ) -> None:
         if endpoint and model == MINI:
             raise HarnessError(
@@ -57,6 +70,7 @@ class Reader(OneModel):
         self.endpoint = checked_url(endpoint) if endpoint else ""
         self.api_key_env, self.tries = api_key_env, tries
         self.max_input_tokens, self.system_prompt = max_input_tokens, system_prompt
+        self.long = long
         self.deterministic = not endpoint
         self.independent = bool(endpoint)
 
@@ -112,13 +126,45 @@ class Reader(OneModel):
         self, queries: Sequence[Query], documents: Sequence[Sequence[Document]]
     ) -> list[Reply]:
         asked = list(zip(queries, documents, strict=True))
-        kept = [passages[: self._fitting(query, passages)] for query, passages in asked]
+        kept = [self._kept(query, passages) for query, passages in asked]
         prompts = [self._prompt(query, read) for query, read in zip(queries, kept, strict=True)]
         written = self.lm.generate(prompts, self.brief.max_new_tokens)
         return [
-            reply_from(text, read, len(passages) - len(read))
+            reply_from(text, read, passages)
             for text, read, (_, passages) in zip(written, kept, asked, strict=True)
         ]
+
+    def _kept(self, query: Query, passages: Sequence[Document]) -> Sequence[Document]:
+        """What is read of these passages, best first."""
+        fitting = self._fitting(query, passages)
+        if fitting == len(passages) or self.long == "drop":
+            return passages[:fitting]
+        if self.long == "chunks":
+            chunks = self._chunks(query, passages)
+            return chunks[: self._fitting(query, chunks)]
+        whole, first = passages[:fitting], passages[fitting]
+
+        def tokens(size: int) -> int:
+            return self.lm.count(self._prompt(query, [*whole, self._clipped(first, size)]))
+
+        assert self.room is not None  # else all would fit
+        size = bisect_right(range(self.room), self.room, key=tokens) - 1
+        return [*whole, self._clipped(first, size)] if size > 0 else whole
+
+    def _clipped(self, passage: Document, tokens: int) -> Document:
+        return replace(passage, text=self.lm.clipped(passage.text, tokens), sentences=())
+
+    def _chunks(self, query: Query, passages: Sequence[Document]) -> list[Document]:
+        """The passages in pieces, the best by BM25 first."""
+        found = []
+        for passage in passages:
+            rest = passage.text
+            while rest.strip():
+                piece = self.lm.clipped(rest, CHUNK) or rest
+                found.append(replace(passage, text=piece.strip(), sentences=()))
+                rest = rest[len(piece) :]
+        scores = BM25(idf="pool").judge(query.text, [words_of(each) for each in found])
+        return [found[place] for place in top(scores, len(found)).tolist()]
 
     def _fitting(self, query: Query, passages: Sequence[Document]) -> int:
         """How many whole passages fit, best first."""
@@ -142,13 +188,14 @@ class Reader(OneModel):
         return Prompt(query.text, passages, self.brief.instruction, self.system_prompt)
 
 
-def reply_from(written: Generated, read: Sequence[Document], dropped: int) -> Reply:
-    """What is reported of one generated text."""
+def reply_from(written: Generated, read: Sequence[Document], passages: Sequence[Document]) -> Reply:
+    """What is reported of one generated text, from what was read of the passages."""
+    ids = tuple(dict.fromkeys(passage.id for passage in read))
     return Reply(
         Answer(extracted(written.text)),
         raw=written.text,
-        read=tuple(passage.id for passage in read),
-        counts={**written.counts, "passages_dropped": dropped},
+        read=ids,
+        counts={**written.counts, "passages_dropped": len(passages) - len(ids)},
         stop=written.stop,
     )
 

@@ -15,5 +15,6 @@ TABLE = {
     "mini-musique": "tasks.mini.tasks:MiniMuSiQue",
     "mini-2wikimultihopqa": "tasks.mini.tasks:MiniTwoWiki",
     "mini-triviaqa": "tasks.mini.tasks:MiniTriviaQA",
+    "mini-triviaqa-long": "tasks.mini.tasks:MiniTriviaQALong",
     "mini-msmarco": "tasks.mini.tasks:MiniMSMarco",
 }

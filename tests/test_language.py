@@ -14,7 +14,7 @@ from reading import INSTRUCTION, PASSAGES, QUESTIONS, brief
 from safetensors.torch import load_file
 
 from harness import registry
-from harness.data import Brief, Document, HarnessError, Hit, Query
+from harness.data import Brief, Document, HarnessError, Hit, Query, Reply
 from harness.run.stages import Station
 from harness.spelling import parse_spelled
 from systems.models import backends, hub, language
@@ -443,3 +443,33 @@ def test_bfloat16_answers_too(kind: str, folders: dict[str, Path]) -> None:
     reader.open(None, None, Brief(dtype="bfloat16", max_new_tokens=4))  # type: ignore[arg-type]
     (reply,) = reader.answer(QUESTIONS[:1], [PASSAGES])
     assert reply.counts["new_tokens"] <= 4 and reader.answer([], []) == []
+
+
+def test_what_is_too_long_is_dropped_cut_or_chunked(tmp_path: Path) -> None:
+    """With a local model, whose tokens are counted."""
+    folder = tiny_models.make_open_mamba2(tmp_path / "m")
+    river = "The Morava flows past the tower ."
+    pages = [
+        Document("p1", "who built what ? " * 100 + river, "One"),
+        Document("p2", "born in the year . " * 100, "Two"),
+    ]
+    query = QUESTIONS[0]
+    read, prompts = {}, {}
+    for long in ("drop", "cut", "chunks"):
+        reader = Reader(str(folder), max_input_tokens=300, long=long)  # type: ignore[arg-type]
+        reader.open(None, None, brief())  # type: ignore[arg-type]
+        (reply,) = reader.answer([query], [pages])
+        assert isinstance(reply, Reply)
+        assert reply.counts["passages_dropped"] == 2 - len(reply.read)
+        assert reply.counts["prompt_tokens"] <= 300
+        read[long], prompts[long] = reply.read, reader._kept(query, pages)
+    assert read == {"drop": (), "cut": ("p1",), "chunks": ("p1",)}
+    (cut,), (best,) = prompts["cut"], prompts["chunks"]
+    tokens = reader.lm.count(reader._prompt(query, [cut]))
+    assert tokens == 300 and pages[0].text.startswith(cut.text)
+    assert best.text.endswith(river) and best.title == "One"  # the last piece of the first page
+    whole = [Document("p3", river, "Three"), *pages]
+    for long in ("drop", "cut", "chunks"):
+        reader = Reader(str(folder), long=long)  # type: ignore[arg-type]
+        reader.open(None, None, brief())  # type: ignore[arg-type]
+        assert reader._kept(query, whole) == whole

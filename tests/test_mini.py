@@ -20,7 +20,16 @@ from harness.score.normalise import triviaqa_normal
 from systems.bm25 import BM25
 from tasks import TABLE
 from tasks.mini.reading import statements
-from tasks.mini.tasks import MiniHotpotQA, MiniMSMarco, MiniMuSiQue, MiniTriviaQA, MiniTwoWiki
+from tasks.mini.tasks import (
+    ON_PAGE,
+    PAGES,
+    MiniHotpotQA,
+    MiniMSMarco,
+    MiniMuSiQue,
+    MiniTriviaQA,
+    MiniTriviaQALong,
+    MiniTwoWiki,
+)
 from tasks.mini.world import VERSION, World
 
 TASKS: list[Any] = [MiniHotpotQA, MiniMuSiQue, MiniTwoWiki, MiniTriviaQA, MiniMSMarco]
@@ -51,6 +60,22 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(kind: Any) -> N
     assert digest(rows_of(kind, **size, profile="hard")) != first
     assert digest(rows_of(kind, "train", **size)) != first
     assert digest(rows_of(kind, "dev", **size)) != first
+
+
+def test_long_pages_hold_a_candidate_each() -> None:
+    """And the passage that answers is on one of them."""
+    size = {"documents": 1000, "questions": 20, "seed": 3}
+    world, rows = World(1000, 3, "test"), rows_of(MiniTriviaQALong, **size)
+    assert len(rows) == 20 and rows == rows_of(MiniTriviaQALong, **size)
+    for row in rows:
+        pages = row["entity_pages"]
+        assert len(pages["filename"]) == len(set(pages["filename"])) == PAGES
+        for name, page in zip(pages["filename"], pages["wiki_context"], strict=True):
+            assert world.passage(int(name.removesuffix(".txt"))).text in page
+            assert len(page.split()) > 10 * ON_PAGE
+        assert any(row["answer"]["value"] in page for page in pages["wiki_context"])
+    loaded = MiniTriviaQALong(**size).load(None, "test", None)
+    assert len(list(loaded.questions)) == 20 and not list(loaded.documents)
 
 
 def test_the_version_names_these_bytes() -> None:
@@ -289,4 +314,4 @@ def test_a_wrong_option_is_one_sentence(tmp_path: Path, option: str, said: str) 
 
 
 def test_every_mini_task_is_in_the_table() -> None:
-    assert {kind().name for kind in TASKS} == set(NAMES)
+    assert {kind().name for kind in (*TASKS, MiniTriviaQALong)} == set(NAMES)

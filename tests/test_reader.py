@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from reading import INSTRUCTION, PASSAGES, QUESTIONS, brief
 
-from harness.data import HarnessError, Hit, Query, Reply
+from harness.data import Document, HarnessError, Hit, Query, Reply
 from harness.run.stages import Station
 from systems.models import endpoint
 from systems.models.prompts import Prompt, prompt_text
@@ -198,6 +198,16 @@ def test_passages_for_an_endpoint_are_dropped_by_estimate(served: Served) -> Non
     assert served.asked[0][2]["messages"][0]["content"] == prompt
     (reply,) = remote(served, max_input_tokens=room - 1).answer(QUESTIONS[1:2], [PASSAGES])
     assert reply.read == ("d1",) and reply.counts["passages_dropped"] == 2
+
+
+def test_passages_for_an_endpoint_are_cut_by_estimate(served: Served) -> None:
+    served.script = [(200, completion("x"))]
+    page = [Document("p", "tower " * 500)]
+    for long in ("cut", "chunks"):
+        (reply,) = remote(served, max_input_tokens=400, long=long).answer(QUESTIONS[:1], [page])
+        assert reply.read == ("p",)
+        (message,) = served.asked[-1][2]["messages"]
+        assert 200 < len(message["content"]) / endpoint.CHARACTERS <= 400
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])

@@ -79,7 +79,7 @@ def test_weights_are_those_of_gradients_by_hand(
         )
         words = [f"{each.title} {each.text}" for each in passages]
         asked = lm.asked(Prompt(None, behind=True), query.text, words)
-        loss = -lm.target_log_p([asked], state)[0] / (len(asked.ids) - asked.start)
+        loss = -lm.target_log_p([asked], state).sum() / (len(asked.ids) - asked.start)
         (slope,) = torch.autograd.grad(loss, alpha)
         step = 0.5 / (len(ends) * float(slope.abs().max()))
         moved = (alpha.detach() - step * slope).tolist()

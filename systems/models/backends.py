@@ -121,7 +121,7 @@ class Transformer(CausalLM):
                 **({"logits_to_keep": kept.to(device)} if wanted else {}),
             ).logits
             places = (places - kept[0] if wanted else places).to(device)
-            found: list[float] = log_p(picked(scores, places), targets.to(device)).tolist()
+            found: list[float] = log_p(picked(scores, places), targets.to(device)).sum(1).tolist()
         return found
 
 
@@ -227,18 +227,26 @@ class Stepwise(CausalLM):
 
     def _log_p(self, rows: Sequence[Asked]) -> list[float]:
         with torch.inference_mode():
-            found: list[float] = self.target_log_p(rows).tolist()
+            found: list[float] = self.target_log_p(rows).sum(1).tolist()
         return found
 
     def target_log_p(self, rows: Sequence[Asked], start: Any = None) -> Tensor:
-        """log p of each row's text (b,) in float64, with gradients into the state it starts from;
-        no text is empty."""
+        """log p of each token of each row's text, (b, t) in float64, 0 behind a shorter one; with
+        gradients into the state it starts from. No text is empty."""
         text = self._text([row.ids for row in rows], [row.rendered for row in rows])
         places, targets = (each.to(text.ids.device) for each in spans(rows))
         hidden, _ = self._read(text.ids, text.mask, text, start, want_state=False)
         text = text._replace(seen=picked(text.seen, places))
         scores = self._scores(picked(hidden, places), text)
         return log_p(scores, self.vocabulary.said(targets, text.seen))
+
+    def next_log_p(self, rows: Sequence[Rendered], start: Any = None) -> Tensor:
+        """log p of whatever may come behind each row, (b, v), with gradients as above."""
+        text = self._text([row.ids for row in rows], rows)
+        hidden, _ = self._read(text.ids, text.mask, text, start, want_state=False)
+        last = text.mask.sum(dim=1, keepdim=True) - 1
+        text = text._replace(seen=picked(text.seen, last))
+        return self._scores(picked(hidden, last), text)[:, 0].log_softmax(dim=-1)
 
     def end_state(self, rows: Sequence[Rendered], start: Any = None) -> Any:
         """What the network has read at the end of each row; a row may be empty if not all are."""
@@ -295,7 +303,7 @@ def picked(values: Tensor, places: Tensor) -> Tensor:
 
 
 def log_p(scores: Tensor, targets: Tensor) -> Tensor:
-    """The log-probability of the ids (b, t) under scores (b, t, v), summed over each row in
-    float64, (b,); -1 is no id."""
+    """The log-probability of the ids (b, t) under scores (b, t, v), in float64; -1 is no id, and
+    has 0."""
     found = scores.float().log_softmax(dim=-1).gather(-1, targets.clamp(min=0)[..., None])[..., 0]
-    return found.masked_fill(targets < 0, 0.0).double().sum(dim=1)
+    return found.masked_fill(targets < 0, 0.0).double()

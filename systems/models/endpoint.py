@@ -58,6 +58,10 @@ class Endpoint:
         """An estimate of a prompt's tokens."""
         return math.ceil(len(prompt_text(prompt) + prompt.system) / CHARACTERS)
 
+    def clipped(self, text: str, tokens: int) -> str:
+        """About the first ``tokens`` tokens of a text."""
+        return text[: tokens * CHARACTERS]
+
     def generate(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[Generated]:
         """Ask for each prompt in turn, at temperature 0."""
         return [self._one(prompt, max_new_tokens) for prompt in prompts]

@@ -360,7 +360,7 @@ class Rico(OneModel):
     def _surprise(self, asked: Sequence[Asked], ssm: Tensor, conv: Tensor) -> Tensor:
         """L of questions (b,) behind SSM states (b, ssm) and convolution contexts (b, …)."""
         tokens = library("torch").tensor([len(each.ids) - each.start for each in asked])
-        found = self.lm.target_log_p(asked, self.layout.state(ssm, conv))
+        found = self.lm.target_log_p(asked, self.layout.state(ssm, conv)).sum(1)
         return -found / tokens.to(found.device)
 
 

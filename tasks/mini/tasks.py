@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.contract import Task
+from harness.contract import Setting, Task
 from harness.data import Document, HarnessError, Lesson, Loaded, RawQuestion
 from harness.score.normalise import triviaqa_normal
 from tasks import shapes
@@ -22,11 +22,13 @@ from tasks.mini.questions import Question, questions
 from tasks.mini.world import ODD, VERSION, Draws, Entity, Passage, Profile, World
 from tasks.msmarco import NO_ANSWER, MSMarcoQA
 from tasks.musique import MuSiQue
-from tasks.triviaqa import WORDS, TriviaQA
+from tasks.triviaqa import WORDS, TriviaQA, TriviaQALong
 from tasks.twowiki import TwoWiki
 
 BYTES = 512
 """Of chance, enough for a lesson of twenty passages."""
+PAGES, ON_PAGE = 4, 16
+"""Long pages of a question, and passages on each."""
 ALIASES = "_aliases"
 """Where a 2Wiki-shaped row holds what stands in a file of its own in the real data."""
 
@@ -315,6 +317,40 @@ class MiniTriviaQA(Mini, TriviaQA):
         found = passage.text.split()
         for start in range(0, len(found), WORDS):
             yield Document("", " ".join(found[start : start + WORDS]), passage.title)
+
+
+class MiniTriviaQALong(MiniTriviaQA, TriviaQALong):
+    """Generated: the same questions over a few long pages, in each of which one of the candidates
+    stands among passages that have nothing to do with it."""
+
+    name = "mini-triviaqa-long"
+    settings: tuple[Setting, ...] = ("pool",)
+
+    def load(self, source: Path | None, split: str, limit: int | None) -> Loaded:
+        """Its documents are the pages of its questions; see `Task.load`."""
+        loaded = super().load(source, split, limit)
+        loaded.documents = ()
+        return loaded
+
+    def row(self, world: World, question: Question, pool: list[Passage]) -> dict[str, Any]:
+        draws = world.draws(f"pages {question.id}")
+        found = super().row(world, question, pool)
+        numbers = [place for place, each in enumerate(pool) if each.number in question.gold]
+        numbers += [place for place in range(len(pool)) if place not in numbers]
+        kept = draws.some(numbers[:PAGES], PAGES)
+        pages = found["entity_pages"]
+        texts = [self._page(world, pool[place], draws) for place in kept]
+        for column, values in pages.items():
+            pages[column] = [values[place] for place in kept]
+        pages["wiki_context"] = texts
+        return found
+
+    def _page(self, world: World, passage: Passage, draws: Draws) -> str:
+        """A passage at a drawn place among others of its world."""
+        others = [world.passage(draws.below(world.asked)) for _ in range(ON_PAGE - 1)]
+        place = draws.below(ON_PAGE)
+        told = [each.text for each in (*others[:place], passage, *others[place:])]
+        return " ".join(told)
 
 
 class MiniMSMarco(Mini, MSMarcoQA):
