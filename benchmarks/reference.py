@@ -15,7 +15,7 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 from statistics import fmean
@@ -30,6 +30,7 @@ from harness.cli import SYSTEMS, TASKS
 from harness.data import Hit
 from harness.report.sheet import MINI
 from harness.run.progress import told
+from harness.spelling import Pipeline, Spelled, parse_pipeline
 from harness.train import train
 from systems.training import TABLE
 
@@ -37,8 +38,16 @@ ROOT = Path(__file__).parent.parent
 OUT = ROOT / "results" / "reference"
 SHIPPED = ROOT / "systems" / "checkpoints"
 PROFILES = ("standard", "hard", "shift")
-FURTHER = ("mini-lm-mixtures", "mini-llama")
-"""Readers behind e5, beside the default one."""
+FURTHER = (
+    "e5+reader:model=mini-lm-mixtures@7",
+    "e5+reader:model=mini-llama@7",
+    "rico:steps=1+reader@2",
+    "rico:init=bm25+reader@2",
+    "rico:model=mini-lm-mixtures+reader@2",
+    "rico-state:model=mini-lm-mixtures",
+    "rico-soup",
+)
+"""Beside those of the default run."""
 CEILING = "gold+reader@10"
 SHOWN = ("EM", "F1", "nDCG@10", "R@2", "R@5", "RR@10")
 HEAD = """# Reference
@@ -55,6 +64,9 @@ USES = {
     "e5": "mini-e5",
     "cross-encoder": "mini-cross-encoder",
     "query-likelihood": "mini-lm",
+    "rico": "mini-lm",
+    "rico-state": "mini-lm",
+    "rico-soup": "mini-lm",
     "reader": "mini-lm",
 }
 
@@ -89,21 +101,17 @@ def folder_of(models: Path, name: str, seed: int) -> Path:
 
 def pipelines(models: Path, seed: int, data: Path) -> dict[str, str]:
     """Spellings to run, and what each is called: without the folders of models."""
-    behind = next(each for each in SYSTEMS if each.startswith("e5+"))
-    further = [behind.replace("reader", f"reader:model={name}") for name in FURTHER]
     found = {}
-    for name in (*SYSTEMS, *further, CEILING):
+    for name in (*SYSTEMS, *FURTHER, CEILING):
         stages = []
-        for stage in name.split("+"):
-            system, at, depth = stage.partition("@")
-            kind, _, option = system.partition(":model=")
-            model = option or USES.get(kind)
-            if kind == "gold":
-                kind = f"gold:data={data}"
-            elif model:
-                kind = f"{kind}:model={folder_of(models, model, seed)}"
-            stages.append(kind + at + depth)
-        found["+".join(stages)] = name
+        for stage in parse_pipeline(name).stages:
+            options = dict(stage.system.options)
+            if stage.system.name == "gold":
+                options["data"] = str(data)
+            elif model := options.get("model") or USES.get(stage.system.name):
+                options["model"] = str(folder_of(models, model, seed))
+            stages.append(replace(stage, system=Spelled(stage.system.name, tuple(options.items()))))
+        found[str(Pipeline(tuple(stages)).canonical)] = name
     return found
 
 

@@ -27,10 +27,12 @@ SYSTEMS = (
     "random+reader@0",
     "bm25+reader@10",
     "e5+reader@7",
-    "cross-encoder+reader@4",
-    "query-likelihood+reader@10",
+    "cross-encoder+reader@2",
+    "query-likelihood+reader@7",
+    "rico+reader@2",
+    "rico-state",
 )
-"""Each reads as deep as was best on dev worlds (results/reference/depths.json)."""
+"""Each reader reads as deep as was best on dev worlds (results/reference/depths.json)."""
 MANY = ("--task", "--system", "--metric", "--set")
 """Options that take all the words up to the next option."""
 
