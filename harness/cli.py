@@ -134,6 +134,9 @@ def run(
             "Left out: short without --task and --system, else none."
         ),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, say what it needs, and stop.")
+    ] = False,
     data: Data = DATA,
 ) -> None:
     """Run pipelines on tasks, score them and show the tables; its folder is the last line.
@@ -141,7 +144,7 @@ def run(
     The same command again finishes what is missing or errored. Without --task and --system: five
     mini tasks, offline, and a short look at latency.
     """
-    from harness.run.plan import make_plan
+    from harness.run.plan import make_plan, needs
 
     mistakes = _extra(context)
     bare = task == list(TASKS) and system == list(SYSTEMS)
@@ -165,6 +168,10 @@ def run(
         mistakes.append(error)
     raise_together(mistakes)
     typer.echo(plan)
+    if dry_run:
+        for line in needs(plan):
+            typer.echo(f"needs: {line}")
+        raise typer.Exit
     raise typer.Exit(_carry_out(plan, out, data, metric, protocol))
 
 

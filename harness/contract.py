@@ -152,6 +152,10 @@ class System:
         """Files and folders that the results depend on (checkpoints, runs from outside)."""
         return ()
 
+    def needs(self, documents: int) -> str:
+        """What it will take of memory or disk on a corpus of so many, for ``run --dry-run``."""
+        raise NotImplementedError
+
     def external(self) -> dict[str, Reply]:
         """Results computed elsewhere, by native query id, with native document ids inside.
 

@@ -17,9 +17,10 @@ import numpy.typing as npt
 from harness.corpus import Corpus
 from harness.data import Brief, HarnessError, Hit, Query
 from systems.models.encoder import Encoder, Pooling, Vectors
-from systems.models.hub import OneModel, check_sizes, library
+from systems.models.hub import OneModel, check_sizes, library, read_config
 from systems.passages import words_of
 from systems.ranking import pool_hits
+from systems.sizes import readable
 
 CHUNK = 2048
 """Documents encoded between two writes to the index."""
@@ -59,6 +60,11 @@ class E5(OneModel):
         self.block = block
         self.on_progress: Callable[[int, int], None] | None = None
         """Called while building with the number of documents encoded so far, and of all."""
+
+    def needs(self, documents: int) -> str:
+        """The bytes of its index."""
+        size = int(read_config(self.folder()).get("hidden_size", 0))
+        return f"an index of {readable(2 * size * documents)} on disk" if size else "an index"
 
     def build(self, corpus: Corpus, folder: Path, brief: Brief) -> None:
         """Encode the corpus into ``vectors.npy``, (len(corpus), size) float16, chunk by chunk."""

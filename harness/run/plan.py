@@ -102,6 +102,18 @@ def make_plan(
     return Plan(tuple(jobs), tuple(pipelines), **sizes)
 
 
+def needs(plan: Plan) -> list[str]:
+    """What the systems of a plan say that they will take of memory and disk, a line each."""
+    systems = dict.fromkeys(stage.system for each in plan.pipelines for stage in each.stages)
+    found = []
+    for spelled in systems:
+        system = registry.create("systems", spelled)
+        for job in plan.jobs if hasattr(system, "needs") else ():
+            told = system.needs(read_about(job.folder)["documents"])
+            found.append(f"{spelled} on {job.spelled}: {told}")
+    return found
+
+
 def _bad_sizes(
     tasks: Sequence[str], systems: Sequence[str], sizes: Mapping[str, Any]
 ) -> list[HarnessError]:

@@ -559,17 +559,22 @@ class Mixer(nn.Module):
 EMBEDDINGS = "backbone.embeddings.weight"
 
 
+def read_shape(folder: Path) -> Mamba2Config:
+    """The shape of a folder's model, from its config alone."""
+    said = read_config(folder)
+    if is_state_spaces(said):
+        return Mamba2Config.from_state_spaces(said)
+    return Mamba2Config.from_huggingface(said)
+
+
 def load_mamba2(folder: Path, device: str = "cpu", dtype: str = "float32") -> Mamba2:
     """The model of a folder in Hugging Face's format or in that of ``state-spaces/mamba2-*``.
 
     What the decay is made of stays in float32, to which a long memory is sensitive.
     """
     place, precision = checked_device(device), checked_dtype(dtype)
-    said = read_config(folder)
-    if is_state_spaces(said):
-        config, weights = Mamba2Config.from_state_spaces(said), _pickled(folder / PICKLED)
-    else:
-        config, weights = Mamba2Config.from_huggingface(said), _safe(folder)
+    original = is_state_spaces(read_config(folder))
+    config, weights = read_shape(folder), _pickled(folder / PICKLED) if original else _safe(folder)
     if config.tie and EMBEDDINGS in weights:
         weights["lm_head.weight"] = weights[EMBEDDINGS]
     with torch.device("meta"):

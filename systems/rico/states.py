@@ -33,6 +33,7 @@ from systems.models.hub import by_length
 from systems.models.language import TOKENS
 from systems.models.mamba2 import Mamba2Config, State, precise
 from systems.models.prompts import Rendered
+from systems.sizes import arithmetic, readable
 
 SEGMENT = 2048
 """Tokens of a document that are read at a time, so that a long one needs no more memory; the state
@@ -281,21 +282,6 @@ class FileStore(Store):
         # What was looked at through a map counts as memory of this process until it is let go of.
         if hasattr(mmap, "MADV_DONTNEED"):
             self.mapped.madvise(mmap.MADV_DONTNEED)
-
-
-def arithmetic(documents: int, each: int) -> str:
-    """How much room the states of documents take, in words."""
-    total = readable(documents * each)
-    return f"the states of {documents:,} documents, {readable(each)} each, are {total}"
-
-
-def readable(size: float) -> str:
-    """A number of bytes in words."""
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.4g} {unit}"
-        size /= 1024
-    return f"{size:,.4g} TiB"
 
 
 # --- from documents to rows -----------------------------------------------------------

@@ -30,6 +30,7 @@ from systems.models.prompts import Prompt
 from systems.passages import words_of
 from systems.ranking import pool_hits
 from systems.reader import extracted
+from systems.sizes import arithmetic, readable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,6 +49,7 @@ ROOM = 256 * 2**20
 """Bytes of mixed states, in float32, that are worked on at a time: more questions take turns."""
 HELD = 64 * 2**20
 """Bytes of a pool's states, in float32, that are kept between steps; more are read again."""
+BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 POINT = "point.npy"
 FITTING = {"steps": 120, "questions": 48, "rate": 3e-3}
 """How a constant state is fitted: Adam's steps, questions a step, and rate."""
@@ -141,6 +143,17 @@ class Rico(OneModel):
             raise HarnessError(f"there is no file {asked}.", "Check questions=.")
         return [*super().files(), *([asked] if self.questions else [])]
 
+    def needs(self, documents: int) -> str:
+        """The room that states take, by arithmetic alone."""
+        from systems.models.mamba2 import read_shape
+        from systems.rico.states import Layout, spread
+
+        config = read_shape(self.folder())
+        layout = Layout(config, spread(config.layers, self.layers))
+        where = f"in {self.place}" if self.place else "in memory"
+        told = arithmetic(documents, layout.size * BYTES[self.dtype])
+        return f"{told}; room {where} for {readable(self.room * 2**30)} of those that are met"
+
     # --- getting ready
 
     def build(self, corpus: Corpus, folder: Path, brief: Brief) -> None:
@@ -191,10 +204,10 @@ class Rico(OneModel):
     @cached_property
     def store(self) -> Store:
         """Where the states are kept; in a folder only those of this checkpoint, read this way."""
-        from systems.rico.states import STORED, FileStore, Store, arithmetic
+        from systems.rico.states import FileStore, Store
 
         layout = self.layout
-        each = layout.size * STORED[self.dtype].itemsize
+        each = layout.size * BYTES[self.dtype]
         capacity = int(self.room * 2**30 / each)
         if self.ahead and len(self.corpus) > capacity:
             raise HarnessError(
