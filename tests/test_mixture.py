@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ import torch
 from test_mamba2 import TINY, drawn, made
 
 from harness.data import HarnessError
+from systems.models import mamba2
 from systems.models.mamba2 import Mamba2Config
 from systems.rico.mixture import (
     Learned,
@@ -199,3 +201,44 @@ def test_first_weights_by_scores() -> None:
     assert float(found.sum()) == pytest.approx(1) and found.argsort().tolist() == [1, 2, 0]
     assert torch.equal(found, by_scores([30.0, 10.0, 20.0]))
     assert by_scores([4.0, 4.0]).tolist() == [0.5, 0.5] and by_scores([4.0]).tolist() == [1.0]
+
+
+def on_a_gpu() -> bool:
+    """Whether the CUDA kernel of mamba_ssm can be used here."""
+    return torch.cuda.is_available() and mamba2._kernel() is not None
+
+
+@pytest.mark.skipif(
+    not on_a_gpu(), reason="needs a CUDA GPU and mamba-ssm (pip install -e .[cuda])"
+)
+def test_the_kernel_gives_the_same_step(capsys: pytest.CaptureFixture[str]) -> None:
+    """At the shape of mamba2-130m, ten documents, a question of 32 tokens."""
+    torch.manual_seed(0)
+    config = Mamba2Config(vocab_size=50_288, hidden_size=768, layers=24, tie=True)
+    model = mamba2.Mamba2(config).cuda().eval().requires_grad_(False)
+    layout = Layout(config, tuple(range(24)))
+    pool = Rows(0.1 * torch.randn(10, layout.ssm, device="cuda"))
+    ids = torch.randint(0, 50_000, (1, 32), device="cuda")
+
+    def loss(h: Any, _: Sequence[int]) -> Any:
+        conv = h.new_zeros(1, layout.size - layout.ssm)
+        hidden, _end = model(model.embed(ids), None, layout.state(h, conv), want_state=False)
+        scores = model.logits(hidden)[:, :-1].log_softmax(-1)
+        return -scores.gather(-1, ids[:, 1:, None])[..., 0].mean(1)
+
+    found, spent = [], []
+    for kernel in (True, False):
+        model.kernel = kernel
+        for _ in range(3):
+            torch.cuda.synchronize()
+            start = time.perf_counter()
+            (mine,) = descend(
+                [pool], torch.zeros(1, layout.ssm).cuda(), [uniform(10)], loss, 1, 0.5
+            )
+            torch.cuda.synchronize()
+        spent.append(1000 * (time.perf_counter() - start))
+        found.append(mine.gradient)
+    with capsys.disabled():
+        print(f"\na step on the GPU: {spent[0]:.1f} ms with the kernel, {spent[1]:.1f} ms without")
+    scale = float(found[1].abs().max())
+    assert torch.allclose(found[0], found[1], rtol=0, atol=1e-3 * scale)
