@@ -144,6 +144,7 @@ def run(
     The same command again finishes what is missing or errored. Without --task and --system: five
     mini tasks, offline, and a short look at latency.
     """
+    from harness.run.latency import unmeasurable
     from harness.run.plan import make_plan, needs
 
     mistakes = _extra(context)
@@ -169,6 +170,8 @@ def run(
     raise_together(mistakes)
     typer.echo(plan)
     if dry_run:
+        if protocol:
+            raise_together(unmeasurable(plan))
         for line in needs(plan):
             typer.echo(f"needs: {line}")
         raise typer.Exit

@@ -110,6 +110,8 @@ class System:
     """False: noted in the run's manifest."""
     needs_pool: bool
     """It only reranks: not to be put first in the corpus setting."""
+    needs_prior: bool
+    """It starts from the scores of a stage before it."""
     world: str
     """The version of the generated world that its checkpoint was made for; empty: it serves any
     task. Its option ``model`` names another checkpoint."""

@@ -156,13 +156,11 @@ class Reader(OneModel):
 
     def _chunks(self, query: Query, passages: Sequence[Document]) -> list[Document]:
         """The passages in pieces, the best by BM25 first."""
-        found = []
-        for passage in passages:
-            rest = passage.text
-            while rest.strip():
-                piece = self.lm.clipped(rest, CHUNK) or rest
-                found.append(replace(passage, text=piece.strip(), sentences=()))
-                rest = rest[len(piece) :]
+        found = [
+            replace(passage, text=piece.strip(), sentences=())
+            for passage in passages
+            for piece in self.lm.pieces(passage.text, CHUNK)
+        ]
         scores = BM25(idf="pool").judge(query.text, [words_of(each) for each in found])
         return [found[place] for place in top(scores, len(found)).tolist()]
 

@@ -64,35 +64,44 @@ def opened(
     return system
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"conv": "zero"}, {"layers": 1}, {"max_length": 4}, {"states": "bfloat16"}],
+    ids=str,
+)
 def test_weights_are_those_of_gradients_by_hand(
-    folder: Path, corpus: Corpus, queries: list[Query], tmp_path: Path
+    options: dict[str, Any], folder: Path, corpus: Corpus, queries: list[Query], tmp_path: Path
 ) -> None:
     """One step, against the likelihood of the question behind h(α) by autograd in α itself."""
-    system = opened(folder, corpus, tmp_path / "i", steps=1, states="float32")
+    system = opened(folder, corpus, tmp_path / "i", **{"steps": 1, "states": "float32", **options})
     lm: Any = open_lm(folder)
+    kept, most = (1,) if options.get("layers") else (0, 1), options.get("max_length", 2048)
+    loose = 2e-2 if system.dtype == "bfloat16" else 1e-4
     for query, reply in zip(queries, system.retrieve(queries, 9), strict=True):
         texts = {(corpus[each].title, corpus[each].text): corpus[each] for each in query.pool or ()}
-        passages = list(texts.values())
-        ends = [lm.end_state([lm.prompts.passage(each)]) for each in passages]
+        read = [lm.prompts.passage(each) for each in texts.values()]
+        ends = [lm.end_state([each._replace(ids=each.ids[:most])]) for each in read]
         alpha = torch.full((len(ends),), 1 / len(ends), requires_grad=True)
-        state = State(
-            tuple(sum(a * e.ssm[n] for a, e in zip(alpha, ends, strict=True)) for n in range(2)),
-            tuple(torch.stack([e.conv[n] for e in ends]).mean(0) for n in range(2)),
-        )
-        words = [f"{each.title} {each.text}" for each in passages]
+        states: list[list[Any]] = [[], []]
+        for layer in range(2):
+            ssm = sum(a * e.ssm[layer] for a, e in zip(alpha, ends, strict=True))
+            conv = torch.stack([e.conv[layer] for e in ends]).mean(0)
+            states[0].append(ssm if layer in kept else 0 * ends[0].ssm[layer])
+            states[1].append(conv if layer in kept and "conv" not in options else 0 * conv)
+        words = [f"{title} {text}" for title, text in texts]
         asked = lm.asked(Prompt(None, behind=True), query.text, words)
-        loss = -lm.target_log_p([asked], state).sum() / (len(asked.ids) - asked.start)
+        log_p = lm.target_log_p([asked], State(tuple(states[0]), tuple(states[1]))).sum()
+        loss = -log_p / (len(asked.ids) - asked.start)
         (slope,) = torch.autograd.grad(loss, alpha)
         step = 0.5 / (len(ends) * float(slope.abs().max()))
         moved = (alpha.detach() - step * slope).tolist()
         by_text = dict(zip(texts, moved, strict=True))
-        expected = {
-            each: by_text[corpus[each].title, corpus[each].text] for each in query.pool or ()
-        }
-        assert reply.extras["weights"] == pytest.approx(expected, abs=1e-4)
-        assert reply.extras["losses"] == pytest.approx([loss.item()], abs=1e-5)
-        order = sorted(query.pool or (), key=lambda each: (-reply.extras["weights"][each], each))
-        assert [hit.id for hit in reply.hits] == order
+        pool = query.pool or ()
+        expected = {each: by_text[corpus[each].title, corpus[each].text] for each in pool}
+        weights = reply.extras["weights"]
+        assert weights == pytest.approx(expected, abs=loose)
+        assert reply.extras["losses"] == pytest.approx([loss.item()], abs=loose)
+        assert [hit.id for hit in reply.hits] == sorted(pool, key=lambda d: (-weights[d], d))
         assert len(set(moved)) == len(moved)
 
 
@@ -103,7 +112,6 @@ def test_neither_order_nor_batch_nor_memory_matter(
     assert [len(each.hits) for each in found] == [len(each.pool or ()) for each in queries]
     turned = [replace(each, pool=(each.pool or ())[::-1]) for each in queries]
     assert opened(folder, corpus, tmp_path / "b").retrieve(turned, 9) == found
-    monkeypatch.setattr("systems.rico.system.ROOM", 1)
     monkeypatch.setattr("systems.rico.system.HELD", 1)
     monkeypatch.setattr("systems.rico.states.BLOCK", 1)
     alone = opened(folder, corpus, tmp_path / "c").retrieve(queries, 9)
@@ -131,7 +139,7 @@ def test_reading_one_document_from_its_state_is_reading_it(corpus: Corpus, tmp_p
         (soup,) = systems[RicoSoup].solve([query], 5)
         assert not isinstance(expected, Exception)
         assert soup.answer == expected.answer and soup.raw == expected.raw
-        assert soup.hits == (Hit(doc_id, 1.0),) and soup.read == (doc_id,)
+        assert soup.hits == () and soup.read == (doc_id,)
         (state,) = systems[RicoState].solve([query], 5)
         assert state.extras["losses"] and state.answer is not None
         said.add(soup.raw)
@@ -146,26 +154,45 @@ def test_answers_come_from_the_learned_state(
     for query, mixture in zip(queries, system._mixtures(queries), strict=True):
         point = torch.zeros(system.layout.ssm)
         add_mixed(point, mixture.view, mixture.learned.weights)
-        prompt = Prompt(query.text, behind=True, instruction=brief().instruction)
+        prompt = Prompt(query.text, behind=True)
         (expected,) = lm.generate(
             [prompt],
             6,
             words=[mixture.pool.texts],
             start=system.layout.state(point[None], mixture.context[None]),
         )
-        (reply,) = system.solve([query], 4)
+        (reply,) = system.solve([query], 9)
         assert reply.raw == expected.text and set(reply.read) == set(query.pool or ())
-        assert len(reply.hits) == min(4, len(query.pool or ()))
-    (soup,) = opened(folder, corpus, tmp_path / "s", RicoSoup).solve(queries[:1], 9)
-    (still,) = opened(folder, corpus, tmp_path / "t", RicoState, steps=0).solve(queries[:1], 9)
-    assert soup == still and set(soup.extras["weights"].values()) == {1 / 6}
-    prior = tuple(Hit(each, -float(n)) for n, each in enumerate(queries[0].pool or ()))
-    (after,) = system_soup(tmp_path, folder, corpus).solve([replace(queries[0], prior=prior)], 2)
-    assert after.hits == prior[:2] and after.answer == soup.answer
+        assert len(reply.hits) == len(query.pool or ())
 
 
-def system_soup(tmp_path: Path, folder: Path, corpus: Corpus) -> Any:
-    return opened(folder, corpus, tmp_path / "u", RicoSoup)
+def test_a_soup_is_the_mean_of_what_a_stage_found(
+    folder: Path, corpus: Corpus, queries: list[Query], tmp_path: Path
+) -> None:
+    soup = opened(folder, corpus, tmp_path / "s", RicoSoup)
+    still = opened(folder, corpus, tmp_path / "t", RicoState, steps=0)
+    (mixed,), (same,) = soup.solve(queries[:1], 9), still.solve(queries[:1], 9)
+    assert mixed == replace(same, hits=()) and set(mixed.extras["weights"].values()) == {1 / 6}
+    prior = tuple(Hit(each, -float(n)) for n, each in enumerate(reversed(queries[0].pool or ())))
+    (after,) = soup.solve([replace(queries[0], prior=prior)], 2)
+    best = tuple(hit.id for hit in prior[:2])
+    (two,) = still.solve([replace(queries[0], pool=best)], 2)
+    assert after.hits == prior and set(after.read) == set(best)
+    assert (after.raw, after.extras["weights"]) == (two.raw, two.extras["weights"])
+
+
+def test_a_depth_leaves_the_documents_behind_it_out(
+    folder: Path, corpus: Corpus, queries: list[Query], tmp_path: Path
+) -> None:
+    system = opened(folder, corpus, tmp_path / "i", RicoState, steps=3)
+    (whole,), (two,) = system.solve(queries[:1], 9), system.solve(queries[:1], 2)
+    assert two.hits == whole.hits and len(whole.hits) == len(queries[0].pool or ())
+    assert two.read == tuple(hit.id for hit in whole.hits[:2])
+    (mixture,) = system._mixtures(queries[:1])
+    weights, best = mixture.learned.weights, mixture.best(2)
+    assert (best != 0).sum() == 2 and torch.equal(
+        best[best != 0].sort().values, weights.sort().values[-2:]
+    )
 
 
 @pytest.mark.parametrize("at", ["zero", "mean", "constant"])
@@ -217,8 +244,6 @@ def test_weights_to_begin_with(
     prior = tuple(Hit(each, float(-n)) for n, each in enumerate(queries[2].pool or ()))
     (reply,) = system.retrieve([replace(queries[2], prior=prior)], 9)
     assert [hit.id for hit in reply.hits] == [hit.id for hit in prior]
-    with pytest.raises(HarnessError, match=r"Write bm25@20\+rico:init=prior"):
-        system.retrieve(queries[2:], 9)
 
 
 def test_states_are_kept_from_run_to_run(
@@ -226,16 +251,40 @@ def test_states_are_kept_from_run_to_run(
 ) -> None:
     kept = {"store": str(tmp_path / "kept"), "room_gib": 0.01}
     first = opened(folder, corpus, tmp_path / "a", **kept)
+    other = opened(folder, corpus, tmp_path / "o", RicoState, **kept)
     found = first.retrieve(queries, 9)
     assert found[0].extras["states"] == {"encoded": 6, "documents": 6, "bytes": first.store.bytes}
+    assert [each.extras["states"]["encoded"] for each in found] == [6, 0, 0]
+    assert other.solve(queries, 9)[0].extras["states"]["encoded"] == 0  # one folder for both
     first.close()
+    other.close()
     second = opened(folder, corpus, tmp_path / "b", **kept)
     again = second.retrieve(queries, 9)
     assert [each.extras["states"]["encoded"] for each in again] == [0, 0, 0]
     assert [each.hits for each in again] == [each.hits for each in found]
     second.close()
     with pytest.raises(HarnessError, match="states of something else: layers"):
-        opened(folder, corpus, tmp_path / "c", layers=1, **kept).retrieve(queries, 9)
+        opened(folder, corpus, tmp_path / "c", layers=1, **kept)
+    cut = opened(folder, corpus, tmp_path / "d", max_length=3, **kept)
+    assert cut.retrieve(queries, 9)[0].extras["states"]["encoded"] == 6
+    assert cut.retrieve(queries, 9)[0].hits != found[0].hits
+
+
+def test_questions_take_turns_where_there_is_little_room(
+    folder: Path, corpus: Corpus, queries: list[Query], tmp_path: Path
+) -> None:
+    """Room for the six documents of one question and not for those of two."""
+    usual = opened(folder, corpus, tmp_path / "a")
+    room = 6.5 * usual.store.bytes / 2**30
+    small = opened(folder, corpus, tmp_path / "b", room_gib=room)
+    assert small.store.capacity == 6
+    assert [len(some) for some in small._turns([*queries, *queries])] == [1, 2, 1, 2]
+    for one, other in zip(usual.retrieve(queries, 9), small.retrieve(queries, 9), strict=True):
+        assert one.extras["weights"] == pytest.approx(other.extras["weights"], abs=1e-4)
+    with pytest.raises(HarnessError, match="the states of 6 documents"):
+        opened(folder, corpus, tmp_path / "c", room_gib=room / 2).retrieve(queries[:1], 9)
+    with pytest.raises(HarnessError, match="the states of 1 documents"):
+        opened(folder, corpus, tmp_path / "d", room_gib=1e-9)
 
 
 def test_a_corpus_is_encoded_ahead(
@@ -290,6 +339,8 @@ def test_what_is_wrong_with_one_question_is_that_question_s_error(
     [
         ("steps=-1", "steps=-1 is wrong"),
         ("rate=0", "rate=0.0 is wrong"),
+        ("rate=inf", "rate=inf is wrong"),
+        ("init=prior", "starts from the scores of a stage before it, and there is none"),
         ("at=mean,init=bm25", "Weights to begin with are for at=uniform"),
         ("at=constant", "Give at=constant the questions=FILE"),
         ("ahead=true", "Say where to: store=FOLDER"),
@@ -365,6 +416,33 @@ def test_states_rank_and_shuffled_ones_do_not(tmp_path: Path, monkeypatch: Any) 
 
     monkeypatch.setattr(Store, "blocks", shuffled)
     assert abs(ndcg("shuffled") - floor) < 0.1
+
+
+def test_one_empty_document_costs_one_question(tmp_path: Path) -> None:
+    """An error row each, and no more: through `run`, from a folder of questions."""
+    folder, place = tiny_models.make_open_mamba2(tmp_path / "m"), tmp_path / "data"
+    place.mkdir()
+    documents = [{"_id": f"d{n}", "text": f"the tower {n} was built"} for n in range(4)]
+    documents.append({"_id": "d4", "text": "", "title": ""})
+    asked = [{"_id": f"q{n}", "text": "who built the tower?"} for n in range(3)]
+    asked.append({"_id": "q3", "text": "tower " * 3000})
+    lines = {"corpus.jsonl": documents, "queries.jsonl": asked}
+    for name, rows in lines.items():
+        (place / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (place / "qrels").mkdir()
+    qrels = "".join(f"q{n}\td{n}\t1\n" for n in range(4))
+    (place / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + qrels)
+    task = f"jsonl:{place}"
+    api.prepare(task)
+    run = api.run(task, [f"random@5+rico:model={folder}"], out=tmp_path / "run", setting="corpus")
+    api.score(run)
+    rows = [json.loads(x) for f in run.rglob("rows.jsonl") for x in f.read_text().splitlines()]
+    said = sorted(row["error"] for row in rows if row.get("error"))
+    assert len(said) == 4 and all("is empty" in each for each in said)
+    run = api.run(task, [f"bm25@3+rico:model={folder}"], out=tmp_path / "two", setting="corpus")
+    rows = [json.loads(x) for f in run.rglob("rows.jsonl") for x in f.read_text().splitlines()]
+    said = [row["error"] for row in rows if row.get("error")]
+    assert len(said) == 1 and "the question has 3000 tokens" in said[0]
 
 
 def test_the_whole_way(tmp_path: Path) -> None:

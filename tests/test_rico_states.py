@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -141,7 +142,8 @@ def test_a_folder_keeps_them_and_knows_what_they_are(tmp_path: Path) -> None:
     ):
         with pytest.raises(HarnessError, match="Give another folder"):
             FileStore.at(place, about, size, dtype, 3)
-    again = FileStore.at(place, ABOUT, 4, "float32", 5)
+    again = FileStore.at(place, ABOUT, 4, "float32", 3)
+    assert FileStore.at(place, ABOUT, 4, "float32", 5).capacity == again.capacity == 5
     assert again.missing(["a", "b", "c"]) == ["c"]
     again.put(["c", "d", "e"], numbers(3, 4, 5))
     assert torch.equal(rows_of(again, list("abcde")), numbers(1, 2, 3, 4, 5))
@@ -154,6 +156,54 @@ def test_a_folder_of_other_things_stays_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="holds other things than states"):
         FileStore.at(tmp_path, ABOUT, 4, "float32", 3)
     assert [each.name for each in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_rows_that_are_lost_are_not_there(tmp_path: Path) -> None:
+    store = FileStore.at(tmp_path, ABOUT, 4, "float32", 3)
+    store.put(["a", "b"], numbers(1, 2))
+    del store
+    with (tmp_path / "states").open("r+b") as file:
+        file.truncate(16)
+    store = FileStore.at(tmp_path, ABOUT, 4, "float32", 3)
+    assert store.missing(["a", "b"]) == ["b"] and torch.equal(rows_of(store, ["a"]), numbers(1))
+
+
+def test_a_row_that_is_written_in_parts_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, write = FileStore.at(tmp_path, ABOUT, 4, "float32", 3), os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, data, place: write(file, data[:5], place))
+    store.put(["a"], numbers(1))
+    assert torch.equal(rows_of(store, ["a"]), numbers(1))
+
+    def full(*_: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(OSError, match="No space"):
+        store.put(["b"], numbers(2))
+    monkeypatch.setattr(os, "pwrite", write)
+    assert "b" not in store
+    store.put(["b", "c"], numbers(2, 3))
+    assert torch.equal(rows_of(store, ["a", "b", "c"]), numbers(1, 2, 3))
+
+
+def test_what_a_dtype_cannot_hold_is_refused(store: Store) -> None:
+    half = Store(4, "float16", 3)
+    with pytest.raises(HarnessError, match="numbers that float16 has not"):
+        half.put(["a"], numbers(1e6))
+    assert "a" not in half
+    store.put(["a"], numbers(1e6))
+
+
+def test_a_folder_that_fails_to_open_can_be_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FileStore, "_remember", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError) as kept:  # which holds on to the frames
+        FileStore.at(tmp_path, ABOUT, 4, "float32", 3)
+    monkeypatch.undo()
+    assert kept and len(FileStore.at(tmp_path, ABOUT, 4, "float32", 3)) == 0
 
 
 FILL = """

@@ -253,5 +253,10 @@ def _misplaced(
             f"{pipeline}: {name} ranks a closed pool and has none.",
             f"Put a retriever before it (bm25@100+{pipeline}) or use --setting pool.",
         ),
+        (
+            getattr(system, "needs_prior", False) and place == 0,
+            f"{pipeline}: {name} starts from the scores of a stage before it, and there is none.",
+            f"Put a retriever before it (bm25@100+{pipeline}).",
+        ),
     ]
     return [HarnessError(message, hint) for is_so, message, hint in wrong if is_so][:1]

@@ -18,7 +18,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from harness.data import HarnessError
 from systems.models.language import Generated
-from systems.models.prompts import Prompt, prompt_text
+from systems.models.prompts import Prompt, cut_behind, prompt_text
 
 TIMEOUT = 120.0
 """Seconds to wait for one reply."""
@@ -61,6 +61,10 @@ class Endpoint:
     def clipped(self, text: str, tokens: int) -> str:
         """About the first ``tokens`` tokens of a text."""
         return text[: tokens * CHARACTERS]
+
+    def pieces(self, text: str, tokens: int) -> list[str]:
+        """A text cut behind about every ``tokens`` tokens."""
+        return cut_behind(text, range(tokens * CHARACTERS, len(text), tokens * CHARACTERS))
 
     def generate(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[Generated]:
         """Ask for each prompt in turn, at temperature 0."""

@@ -83,6 +83,10 @@ class CausalLM:
         """The first ``tokens`` tokens of a text."""
         return self.prompts.clipped(text, tokens)
 
+    def pieces(self, text: str, tokens: int) -> list[str]:
+        """A text cut behind every ``tokens`` tokens."""
+        return self.prompts.pieces(text, tokens)
+
     def ids(self, prompt: Prompt, text: str, words: Sequence[str] = ()) -> list[int]:
         """The ids by which a text is written behind a prompt, for a `Hook` to allow or to find;
         `words` as `generate` is given them. With open words they depend on the prompt."""

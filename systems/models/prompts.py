@@ -7,6 +7,7 @@ Checkpoints with open words know one form of prompt (see `systems.models.words`)
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
 from harness.data import Document, HarnessError
@@ -17,6 +18,7 @@ from systems.models.words import (
     NEW,
     PAD,
     PASSAGE,
+    PIECES,
     QUESTION,
     Lexicon,
     OpenWords,
@@ -78,6 +80,10 @@ class Prompts(Protocol):
 
     def clipped(self, text: str, tokens: int) -> str:
         """The first ``tokens`` tokens of a text."""
+        ...
+
+    def pieces(self, text: str, tokens: int) -> list[str]:
+        """A text cut behind every ``tokens`` tokens."""
         ...
 
 
@@ -144,9 +150,16 @@ class TokenPrompts:
         return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
     def clipped(self, text: str, tokens: int) -> str:
-        found = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        ends = [end for _, end in found["offset_mapping"]]
+        ends = self._ends(text)
         return text if len(ends) <= tokens else text[: ends[tokens - 1]]
+
+    def pieces(self, text: str, tokens: int) -> list[str]:
+        return cut_behind(text, self._ends(text)[tokens - 1 :: tokens])
+
+    def _ends(self, text: str) -> list[int]:
+        """Where each token of a text ends."""
+        found = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return [end for _, end in found["offset_mapping"]]
 
 
 class WordPrompts:
@@ -183,10 +196,20 @@ class WordPrompts:
     def clipped(self, text: str, tokens: int) -> str:
         return clipped(text, tokens)
 
+    def pieces(self, text: str, tokens: int) -> list[str]:
+        ends = [each.end() for each in PIECES.finditer(text)]
+        return cut_behind(text, ends[tokens - 1 :: tokens])
+
 
 def _lexicon(rendered: Rendered) -> Lexicon:
     assert rendered.lexicon is not None
     return rendered.lexicon
+
+
+def cut_behind(text: str, ends: Sequence[int]) -> list[str]:
+    """A text cut at these places; without empty parts."""
+    parts = [text[start:end] for start, end in pairwise([0, *ends, len(text)])]
+    return [each for each in parts if each.strip()]
 
 
 def _following(question: str | None) -> str:

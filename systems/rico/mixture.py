@@ -47,7 +47,7 @@ class Learned:
 
     weights:  (n,) in float64
     gradient: (n,) in float64, before the first step; zeros if there was none
-    losses:   L before each step that was not taken back
+    losses:   L before each step; where it would have risen, it ends there
     """
 
     weights: Tensor
@@ -95,6 +95,7 @@ def descend(
     """Gradient descent on the weights of each question's documents, all questions at once.
 
     A step that turns out to have raised a question's loss is taken back, and its descent ends.
+    (The last one is not looked at, which would cost another forward pass.)
 
     base:    h₀ of each question, (b, s)
     weights: of each question to begin with, (n,)

@@ -114,10 +114,19 @@ class Store:
     """
 
     def __init__(self, size: int, dtype: str, capacity: int) -> None:
-        self.size, self.dtype, self.capacity = size, STORED[dtype], capacity
+        self.size, self.dtype, self.name = size, STORED[dtype], dtype
         self.bytes = size * self.dtype.itemsize
         self.slots: OrderedDict[str, int] = OrderedDict()
-        self.free = list(range(capacity - 1, -1, -1))
+        self.free: list[int] = []
+        self.capacity = 0
+        self.grow(capacity)
+
+    def grow(self, capacity: int) -> None:
+        """Have room for so many rows, if there is less."""
+        if capacity <= self.capacity:
+            return
+        self.free = [*range(capacity - 1, self.capacity - 1, -1), *self.free]
+        self.capacity = capacity
         self.raw = self._space(np.dtype(f"i{self.dtype.itemsize}"))
 
     def __contains__(self, key: object) -> bool:
@@ -141,17 +150,22 @@ class Store:
         return [key for key in keys if key not in self.slots]
 
     def put(self, keys: Sequence[str], rows: Tensor) -> None:
-        """Keep rows (n, size) under keys that are not there."""
+        """Keep rows (n, size) under keys that are not there; `HarnessError`, and none is kept, if
+        one holds what is no number in the store's dtype."""
         stored = rows.to(self.dtype).cpu().contiguous()
+        if not stored.isfinite().all():
+            raise HarnessError(
+                f"a document's state holds numbers that {self.name} has not.",
+                "Keep states as bfloat16 or float32 (states=), or check the model's weights.",
+            )
         as_whole = torch.int16 if self.dtype.itemsize == 2 else torch.int32
         for key, row in zip(keys, stored.view(as_whole).numpy(), strict=True):
             if not self.free:
                 oldest, slot = self.slots.popitem(last=False)
                 self._forgotten(oldest, slot)
                 self.free.append(slot)
-            slot = self.free.pop()
-            self._written(key, slot, row)
-            self.slots[key] = slot
+            self._written(key, self.free[-1], row)
+            self.slots[key] = self.free.pop()
 
     def blocks(self, keys: Sequence[str]) -> Iterator[tuple[slice, Tensor]]:
         """The rows of keys that are there, in float32, `BLOCK` bytes at a time: which of the keys
@@ -164,8 +178,11 @@ class Store:
             self._looked_at()
 
     def _space(self, whole: np.dtype[Any]) -> Any:
-        """Room for all rows, as whole numbers of the same width."""
-        return np.empty((self.capacity, self.size), whole)
+        """Room for all rows, those there included, as whole numbers of the same width."""
+        space = np.empty((self.capacity, self.size), whole)
+        for slot in self.slots.values():
+            space[slot] = self.raw[slot]
+        return space
 
     def _written(self, key: str, slot: int, row: Any) -> None:  # noqa: ARG002
         self.raw[slot] = row
@@ -194,21 +211,28 @@ class FileStore(Store):
         self.folder = folder
         self._check(about)
         self.keys = self._locked()
-        super().__init__(size, dtype, capacity)
-        self._remember()
+        try:
+            self.file = os.fdopen(os.open(folder / "states", os.O_RDWR | os.O_CREAT), "r+b")
+            there = os.fstat(self.file.fileno()).st_size // (size * STORED[dtype].itemsize)
+            super().__init__(size, dtype, max(there, capacity))
+            self._remember(there)
+        except BaseException:
+            self.keys.close()  # and the lock with it
+            raise
 
     @classmethod
     def at(
         cls, folder: Path, about: Mapping[str, Any], size: int, dtype: str, capacity: int
     ) -> FileStore:
-        """The store of a folder, made if it is not there. `HarnessError` if it holds the states of
-        something else, or another process has it."""
+        """The store of a folder, made if it is not there, with that room or what more it has.
+        `HarnessError` if it holds states of something else, or another process has it."""
         place = folder.expanduser().resolve()
         about = {**about, "size": size, "dtype": dtype}
         there = cls.opened.get(place)
         if there is None:
             there = cls.opened[place] = cls(place, about, size, dtype, capacity)
         there._check(about)
+        there.grow(capacity)
         return there
 
     def _check(self, about: Mapping[str, Any]) -> None:
@@ -242,16 +266,13 @@ class FileStore(Store):
         return keys
 
     def _space(self, whole: np.dtype[Any]) -> Any:
-        self.file = os.fdopen(os.open(self.folder / "states", os.O_RDWR | os.O_CREAT), "r+b")
-        there = os.fstat(self.file.fileno()).st_size // self.bytes
-        self.free = [*range(max(there, self.capacity) - 1, self.capacity - 1, -1), *self.free]
-        self.capacity = max(there, self.capacity)
         self.file.truncate(self.capacity * self.bytes)  # empty space takes no room on disk
         self.mapped = mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_READ)
         return np.frombuffer(self.mapped, whole).reshape(self.capacity, self.size)
 
-    def _remember(self) -> None:
-        """Go through the lines again; half a line at the end is cut off."""
+    def _remember(self, there: int) -> None:
+        """Go through the lines again, for as many rows as the file has; half a line at the end is
+        cut off."""
         self.keys.seek(0)
         lines = self.keys.read().splitlines(keepends=True)
         if lines and not lines[-1].endswith(b"\n"):
@@ -263,12 +284,15 @@ class FileStore(Store):
                 self.slots.pop(key[1:], None)
             else:
                 self.slots[key] = int(slot)
+        self.slots = OrderedDict((key, slot) for key, slot in self.slots.items() if slot < there)
         used = set(self.slots.values())
         self.free = [slot for slot in self.free if slot not in used]
 
     def _written(self, key: str, slot: int, row: Any) -> None:
         # Not through the map, which a full disk would answer by killing the process.
-        os.pwrite(self.file.fileno(), row.tobytes(), slot * self.bytes)
+        data, done = row.tobytes(), 0
+        while done < self.bytes:
+            done += os.pwrite(self.file.fileno(), data[done:], slot * self.bytes + done)
         self._note(slot, key)
 
     def _forgotten(self, key: str, slot: int) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -45,11 +46,14 @@ SAMPLE = 1000
 """Documents of a corpus whose states make its mean."""
 QUESTION = 2048
 """Tokens that a question may have."""
-ROOM = 256 * 2**20
-"""Bytes of mixed states, in float32, that are worked on at a time: more questions take turns."""
-HELD = 64 * 2**20
-"""Bytes of a pool's states, in float32, that are kept between steps; more are read again."""
+HELD = 512 * 2**20
+"""Bytes of pools' states, in float32, that are held between steps: more questions take turns. A
+single pool that is larger is read again in each step."""
+SLACK = 8
+"""Signs that a passage has beside its own words, at most."""
 BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
+READERS = "systems.rico.states"
+"""The module on whose code, and that of all it imports, states depend."""
 POINT = "point.npy"
 FITTING = {"steps": 120, "questions": 48, "rate": 3e-3}
 """How a constant state is fitted: Adam's steps, questions a step, and rate."""
@@ -65,8 +69,10 @@ class Rico(OneModel):
     init:       the weights to begin with at ``uniform``: 1/n (``uniform``), or a softmax of the
                 scores of the stage before (``prior``) or of BM25's
     layers:     how many are kept, evenly spread (0: all)
-    conv:       the convolution context before the question: the documents' ``mean``, or ``zero``
-    max_length: tokens of a document after which it is cut (0: never)
+    conv:       the convolution context before the question: ``zero``, or the ``mean`` of the
+                documents' (at ``mean`` and ``constant`` of the corpus', at ``zero`` none)
+    max_length: tokens of a document after which it is cut (0: never; else 2048, and whole
+                documents in ``rico-state`` and ``rico-soup``)
     store:      a folder that keeps the states from run to run; without it they are kept in memory
     room_gib:   for how much of them there is room, ``states`` being their dtype
     ahead:      encode the whole corpus before the first question (into ``store``)
@@ -76,10 +82,11 @@ class Rico(OneModel):
     takes = "Mamba2ForCausalLM"
     needs_pool = True
     index_options: tuple[str, ...] = (
-        *("model", "revision", "at", "init", "layers", "max_length", "questions"),
+        *("model", "revision", "at", "init", "layers", "conv", "max_length", "questions"),
         *("states", "store", "ahead"),
     )
     name = "rico"
+    usual_length = 2048
 
     def __init__(
         self,
@@ -90,7 +97,7 @@ class Rico(OneModel):
         rate: float = 0.5,
         layers: int = 0,
         conv: Literal["mean", "zero"] = "mean",
-        max_length: int = 2048,
+        max_length: int | None = None,
         questions: str = "",
         store: str = "",
         room_gib: float = 1.0,
@@ -102,9 +109,9 @@ class Rico(OneModel):
         check_sizes(self.name, batch_size=batch_size)
         wrong = [
             (steps < 0, f"steps={steps}", "It should be 0 or more."),
-            (not rate > 0, f"rate={rate}", "It should be more than 0."),
-            (not room_gib > 0, f"room_gib={room_gib}", "It should be more than 0."),
-            (max_length < 0, f"max_length={max_length}", "It should be 0 or more."),
+            (not 0 < rate < inf, f"rate={rate}", "It should be more than 0."),
+            (not 0 < room_gib < inf, f"room_gib={room_gib}", "It should be more than 0."),
+            ((max_length or 0) < 0, f"max_length={max_length}", "It should be 0 or more."),
             (layers < 0, f"layers={layers}", "It should be 0 or more."),
             (
                 init != "uniform" and at != "uniform",
@@ -123,10 +130,14 @@ class Rico(OneModel):
                 raise HarnessError(f"{self.name}:{what} is wrong.", hint)
         self.model, self.revision = model, revision
         self.steps, self.at, self.init, self.rate = steps, at, init, rate
-        self.layers, self.conv, self.max_length = layers, conv, max_length
+        self.layers, self.conv = layers, conv
+        self.max_length = self.usual_length if max_length is None else max_length
         self.questions, self.place, self.room, self.dtype = questions, store, room_gib, states
         self.ahead, self.batch_size = ahead, batch_size
         self.bm25 = BM25() if init == "bm25" else None
+        self.needs_prior = init == "prior"
+        self.lengths: dict[str, int] = {}
+        """Tokens of documents that may be cut, by key."""
         self.on_progress: Callable[[int, int], None] = lambda done, total: None  # noqa: ARG005
 
     def files(self) -> Sequence[Path]:
@@ -150,9 +161,23 @@ class Rico(OneModel):
 
         config = read_shape(self.folder())
         layout = Layout(config, spread(config.layers, self.layers))
+        each = layout.size * BYTES[self.dtype]
+        self._check_room(documents, each)
         where = f"in {self.place}" if self.place else "in memory"
-        told = arithmetic(documents, layout.size * BYTES[self.dtype])
-        return f"{told}; room {where} for {readable(self.room * 2**30)} of those that are met"
+        room = f"room {where} for {readable(self.room * 2**30)} of those that are met"
+        return f"{arithmetic(documents, each)}; {room}"
+
+    def _check_room(self, documents: int, each: int) -> int:
+        """How many rows of so many bytes there is room for; `HarnessError` if that is too few."""
+        capacity = int(self.room * 2**30 / each)
+        needed = documents if self.ahead else min(1, documents)
+        if needed > capacity:
+            raise HarnessError(
+                f"{arithmetic(needed, each)}: more than room_gib={self.room:g}.",
+                "Give more room, keep fewer layers (layers=), or rerank what another system finds "
+                f"(bm25@20+{self.name}).",
+            )
+        return capacity
 
     # --- getting ready
 
@@ -173,6 +198,7 @@ class Rico(OneModel):
         if folder is None:
             raise HarnessError(f"{self.name} was opened without an index.", "Call build first.")
         self._load(corpus, brief)
+        self.store  # noqa: B018  (what is wrong with it is told before the first question)
         if self.bm25 is not None:
             self.bm25.open(corpus, folder / "bm25", brief)
         torch = library("torch")
@@ -203,27 +229,22 @@ class Rico(OneModel):
 
     @cached_property
     def store(self) -> Store:
-        """Where the states are kept; in a folder only those of this checkpoint, read this way."""
+        """Where the states are kept; in a folder only those of this checkpoint, read by this
+        code."""
         from systems.rico.states import FileStore, Store
 
-        layout = self.layout
-        each = layout.size * BYTES[self.dtype]
-        capacity = int(self.room * 2**30 / each)
-        if self.ahead and len(self.corpus) > capacity:
-            raise HarnessError(
-                f"{arithmetic(len(self.corpus), each)}: more than room_gib={self.room:g}.",
-                "Give more room, keep fewer layers (layers=), or rerank what another system finds "
-                f"(bm25@20+{self.name}).",
-            )
+        size = self.layout.size
+        capacity = self._check_room(len(self.corpus), size * BYTES[self.dtype])
         if not self.place:
-            return Store(layout.size, self.dtype, min(capacity, len(self.corpus)))
+            return Store(size, self.dtype, min(capacity, len(self.corpus)))
         about = {
             "checkpoint": manifest.digest([manifest.file_hash(each) for each in super().files()]),
-            "layers": list(layout.layers),
-            "computed_in": self.brief.dtype,
-            "max_length": self.max_length,
+            "layers": list(self.layout.layers),
+            "computed by": manifest.digest(
+                [manifest.sources(READERS), manifest.versions(READERS), self.brief.dtype]
+            ),
         }
-        return FileStore.at(Path(self.place), about, layout.size, self.dtype, capacity)
+        return FileStore.at(Path(self.place), about, size, self.dtype, capacity)
 
     def _point(self) -> Tensor:
         """The mean row of a sample of the corpus, or the constant that was fitted from there."""
@@ -248,6 +269,9 @@ class Rico(OneModel):
         if not texts:
             raise HarnessError(f"{self.questions} holds no question.", "Write one on each line.")
         order = np.random.default_rng(self.brief.seed)
+        start = start.clone()
+        if self.conv == "zero":
+            start[self.layout.ssm :] = 0
         point = start[: self.layout.ssm].clone().requires_grad_()
         adam = torch.optim.Adam([point], lr=FITTING["rate"])
         for _ in range(int(FITTING["steps"])):
@@ -266,7 +290,7 @@ class Rico(OneModel):
         for start in range(0, len(self.corpus), SAMPLE):
             found = self.corpus[start : start + SAMPLE]
             told = [each for each in found if words_of(each).strip()]
-            self._kept({content_id(each.title, each.text): each for each in told})
+            self._kept({self.key(each): each for each in told})
             self.on_progress(start + len(found), len(self.corpus))
 
     # --- documents
@@ -287,6 +311,17 @@ class Rico(OneModel):
                     )
             yield places, rows
 
+    def key(self, document: Document) -> str:
+        """Of a document's state: its content, and where it is cut if it is."""
+        key = content_id(document.title, document.text)
+        most = self.max_length
+        # A token is a byte or more, so that a short document need not be tokenised for this.
+        if not most or len(words_of(document).encode()) + SLACK <= most:
+            return key
+        if key not in self.lengths:
+            self.lengths[key] = len(self.lm.prompts.passage(document).ids)
+        return f"{key}-{most}" if self.lengths[key] > most else key
+
     def _kept(self, documents: Mapping[str, Document]) -> set[str]:
         """Have the states of documents, by key, in the store; which had to be encoded."""
         missing = self.store.missing(list(documents))
@@ -300,20 +335,27 @@ class Rico(OneModel):
 
     def retrieve(self, queries: Sequence[Query], k: int) -> list[Reply]:
         """The pool by weight. ``extras`` has the weights, the loss before each step, and how many
-        of the pool's states had to be encoded, of how many bytes each."""
+        of the pool's states had to be encoded (once in a batch), of how many bytes each."""
         return [each.reply(k) for some in self._turns(queries) for each in self._mixtures(some)]
 
     def _turns(self, queries: Sequence[Query]) -> Iterator[Sequence[Query]]:
-        size = max(1, ROOM // (4 * self.layout.size))
-        for start in range(0, len(queries), size):
-            yield queries[start : start + size]
+        """As many questions at a time as there is room for their pools' states."""
+        start, held, met = 0, 0, set[str]()
+        for place, query in enumerate(queries):
+            pool = query.pool or ()
+            held += 4 * self.layout.size * len(pool)
+            met.update(pool)
+            if place > start and (held > HELD or len(met) > self.store.capacity):
+                yield queries[start:place]
+                start, held, met = place, 4 * self.layout.size * len(pool), set(pool)
+        yield queries[start:]
 
     def _mixtures(self, queries: Sequence[Query]) -> list[Mixture]:
         """What is learned for questions, as many as are worked on at a time."""
         from systems.rico.mixture import descend
 
         torch = library("torch")
-        pools = [Candidates.of(query, self.corpus) for query in queries]
+        pools = [self._candidates(query) for query in queries]
         new = self._kept({key: each for pool in pools for key, each in pool.documents.items()})
         place = (self.layout.ssm, self.base.device)
         views = [View(self.store, list(pool.documents), *place) for pool in pools]
@@ -329,11 +371,26 @@ class Rico(OneModel):
         first = [self._first(*each) for each in zip(queries, pools, strict=True)]
         with span("descend"):
             learned = descend(views, base, first, loss, self.steps, self.rate)
-        noted = [
-            {"encoded": len(new & pool.documents.keys()), "bytes": self.store.bytes}
-            for pool in pools
-        ]
+        noted = []
+        for pool in pools:
+            here = new & pool.documents.keys()
+            new -= here
+            noted.append({"encoded": len(here), "bytes": self.store.bytes})
         return list(map(Mixture, pools, views, contexts, learned, noted))
+
+    def _candidates(self, query: Query) -> Candidates:
+        """A question's documents; `HarnessError` if there are none, or one is empty."""
+        if query.pool is None:
+            raise HarnessError("there is no pool.", "Put a retriever before it.")
+        if not query.pool:
+            raise HarnessError("the pool is empty.", "Give it candidates.")
+        documents, keys = {}, {}
+        for document in (self.corpus[each] for each in sorted(query.pool)):
+            if not words_of(document).strip():
+                raise HarnessError(f"document {document.id} is empty.", "Leave it out of the pool.")
+            keys[document.id] = self.key(document)
+            documents[keys[document.id]] = document
+        return Candidates(documents, keys)
 
     def _context(self, view: View) -> Tensor:
         """The convolution context before a question, (c,)."""
@@ -352,11 +409,6 @@ class Rico(OneModel):
             return uniform(size)
         hits = query.prior if self.bm25 is None else self.bm25.retrieve([query], len(pool.keys))[0]
         scores = {pool.keys[hit.id]: hit.score for hit in hits}
-        if scores.keys() != pool.documents.keys():
-            raise HarnessError(
-                "init=prior needs the scores of a stage before it.",
-                f"Write bm25@20+{self.name}:init=prior, or init=bm25.",
-            )
         return by_scores([scores[key] for key in pool.documents])
 
     def _asked(self, question: str, texts: Sequence[str]) -> Asked:
@@ -378,62 +430,42 @@ class Rico(OneModel):
 
 
 class RicoState(Rico):
-    """Options: those of `Rico`; the answer is written from the mixed state h(α), which holds whole
-    documents unless ``max_length`` cuts them."""
+    """Options: those of `Rico`; the answer is written from the mixed state h(α). Where a depth is
+    given (``rico-state@5``), the documents behind the best so many have no part in it."""
 
     name = "rico-state"
-
-    def __init__(
-        self,
-        model: str = "mini-lm",
-        steps: int = 10,
-        at: At = "uniform",
-        init: Init = "uniform",
-        rate: float = 0.5,
-        layers: int = 0,
-        conv: Literal["mean", "zero"] = "mean",
-        max_length: int = 0,
-        questions: str = "",
-        store: str = "",
-        room_gib: float = 1.0,
-        states: Literal["bfloat16", "float16", "float32"] = "bfloat16",
-        ahead: bool = False,
-        batch_size: int = 32,
-        revision: str = "",
-    ) -> None:
-        given = dict(locals())
-        super().__init__(**{name: given[name] for name in options_of(Rico)})
+    usual_length = 0
 
     def solve(self, queries: Sequence[Query], k: int) -> list[Reply]:
-        """Ranking and answer; ``read`` is the whole pool."""
+        """Ranking of the whole pool, and answer; ``read`` is what has a part in it."""
         replies = []
         for some in self._turns(queries):
             found = self._mixtures(some)
-            for mixture, written in zip(found, self._written(some, found), strict=True):
+            for mixture, written in zip(found, self._written(some, found, k), strict=True):
+                ranked = mixture.reply(len(mixture.pool.keys))
                 reply = replace(
-                    mixture.reply(k),
+                    ranked,
                     answer=Answer(extracted(written.text)),
                     raw=written.text,
-                    read=tuple(mixture.pool.keys),
+                    read=tuple(hit.id for hit in ranked.hits[:k]),
                     counts=written.counts,
                     stop=written.stop,
                 )
                 replies.append(reply)
         return replies
 
-    def _written(self, queries: Sequence[Query], found: Sequence[Mixture]) -> Sequence[Generated]:
+    def _written(
+        self, queries: Sequence[Query], found: Sequence[Mixture], k: int
+    ) -> Sequence[Generated]:
         """The answers, each from its own state."""
         from systems.rico.mixture import add_mixed
 
         points = self.base.repeat(len(found), 1)
         for point, each in zip(points, found, strict=True):
-            add_mixed(point, each.view, each.learned.weights)
+            add_mixed(point, each.view, each.best(k))
         contexts = library("torch").stack([each.context for each in found])
-        prompts = [
-            Prompt(query.text, instruction=self.brief.instruction, behind=True) for query in queries
-        ]
         return self.lm.generate(
-            prompts,
+            [Prompt(query.text, behind=True) for query in queries],
             self.brief.max_new_tokens,
             words=[each.pool.texts for each in found],
             start=self.layout.state(points, contexts),
@@ -441,8 +473,9 @@ class RicoState(Rico):
 
 
 class RicoSoup(RicoState):
-    """Options: those of `Rico` that say how documents are read and kept. It ranks as the stage
-    before it did, or not at all."""
+    """Options: those of `Rico` that say how documents are read and kept. It answers from the mean
+    state of the best documents of the stage before it (``bm25+rico-soup@5``), or of the whole
+    pool, and does not rank."""
 
     name = "rico-soup"
 
@@ -461,12 +494,17 @@ class RicoSoup(RicoState):
         given = dict(locals())
         super().__init__(steps=0, **{name: given[name] for name in options_of(RicoSoup)})
 
+    retrieve = None  # type: ignore[assignment]
+
     def solve(self, queries: Sequence[Query], k: int) -> list[Reply]:
-        """The answer; all weights are the same, which is no ranking."""
-        replies = super().solve(queries, k)
+        """The answer, and the ranking of the stage before."""
+        best = [
+            replace(query, pool=tuple(hit.id for hit in query.prior[:k]) or query.pool)
+            for query in queries
+        ]
         return [
-            replace(reply, hits=query.prior[:k] or reply.hits)
-            for query, reply in zip(queries, replies, strict=True)
+            replace(reply, hits=query.prior)
+            for query, reply in zip(queries, super().solve(best, k), strict=True)
         ]
 
 
@@ -479,21 +517,6 @@ class Candidates:
 
     documents: Mapping[str, Document]
     keys: Mapping[str, str]
-
-    @classmethod
-    def of(cls, query: Query, corpus: Corpus) -> Candidates:
-        """`HarnessError` if there are none, or one is empty."""
-        if query.pool is None:
-            raise HarnessError("there is no pool.", "Put a retriever before it.")
-        if not query.pool:
-            raise HarnessError("the pool is empty.", "Give it candidates.")
-        documents, keys = {}, {}
-        for document in (corpus[each] for each in sorted(query.pool)):
-            if not words_of(document).strip():
-                raise HarnessError(f"document {document.id} is empty.", "Leave it out of the pool.")
-            keys[document.id] = content_id(document.title, document.text)
-            documents[keys[document.id]] = document
-        return cls(documents, keys)
 
     @property
     def texts(self) -> list[str]:
@@ -536,6 +559,11 @@ class Mixture(NamedTuple):
     context: Tensor
     learned: Learned
     states: Mapping[str, int]
+
+    def best(self, k: int) -> Tensor:
+        """The weights, but for those of documents behind the best ``k``, which become 0."""
+        order = self.learned.weights.argsort(descending=True, stable=True)
+        return self.learned.weights.index_fill(0, order[k:], 0.0)
 
     def reply(self, k: int) -> Reply:
         """The ranking by weight, ties broken by id."""

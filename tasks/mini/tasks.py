@@ -325,6 +325,7 @@ class MiniTriviaQALong(MiniTriviaQA, TriviaQALong):
 
     name = "mini-triviaqa-long"
     settings: tuple[Setting, ...] = ("pool",)
+    ranking_metrics = ("nDCG@10", "R@1", "R@2", "RR@10", "AP")
 
     def load(self, source: Path | None, split: str, limit: int | None) -> Loaded:
         """Its documents are the pages of its questions; see `Task.load`."""
@@ -338,19 +339,22 @@ class MiniTriviaQALong(MiniTriviaQA, TriviaQALong):
         numbers = [place for place, each in enumerate(pool) if each.number in question.gold]
         numbers += [place for place in range(len(pool)) if place not in numbers]
         kept = draws.some(numbers[:PAGES], PAGES)
+        said = {question.answer, *question.aliases}
         pages = found["entity_pages"]
-        texts = [self._page(world, pool[place], draws) for place in kept]
+        texts = [self._page(world, pool[place], said, draws) for place in kept]
         for column, values in pages.items():
             pages[column] = [values[place] for place in kept]
         pages["wiki_context"] = texts
         return found
 
-    def _page(self, world: World, passage: Passage, draws: Draws) -> str:
-        """A passage at a drawn place among others of its world."""
-        others = [world.passage(draws.below(world.asked)) for _ in range(ON_PAGE - 1)]
+    def _page(self, world: World, passage: Passage, said: set[str], draws: Draws) -> str:
+        """A passage at a drawn place among others of its world that do not name the answer."""
+        others: list[str] = []
+        while len(others) < ON_PAGE - 1:
+            text = world.passage(draws.below(world.asked)).text
+            others += [text] if not any(each in text for each in said) else []
         place = draws.below(ON_PAGE)
-        told = [each.text for each in (*others[:place], passage, *others[place:])]
-        return " ".join(told)
+        return " ".join([*others[:place], passage.text, *others[place:]])
 
 
 class MiniMSMarco(Mini, MSMarcoQA):
