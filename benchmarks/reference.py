@@ -19,10 +19,12 @@ from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 from statistics import fmean
+from typing import NamedTuple
 
 for library in ("OMP", "MKL", "OPENBLAS", "NUMBA"):
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
+import numpy as np
 import orjson
 
 from harness import api
@@ -30,6 +32,8 @@ from harness.cli import SYSTEMS, TASKS
 from harness.data import Hit
 from harness.report.sheet import MINI
 from harness.run.progress import told
+from harness.score.intervals import cluster_intervals
+from harness.score.results import read_scores
 from harness.spelling import Pipeline, Spelled, parse_pipeline
 from harness.train import train
 from systems.training import TABLE
@@ -49,6 +53,7 @@ FURTHER = (
 )
 """Beside those of the default run."""
 CEILING = "gold+reader@10"
+TOGETHER = ("EM", "nDCG@10")
 SHOWN = ("EM", "F1", "nDCG@10", "R@2", "R@5", "RR@10")
 HEAD = """# Reference
 
@@ -115,25 +120,68 @@ def pipelines(models: Path, seed: int, data: Path) -> dict[str, str]:
     return found
 
 
-def measured(profile: str, seed: int, models: Path, work: Path, questions: int) -> list[dict]:
-    """The cells of one profile and training seed, floors and ceilings with those of the shipped."""
+class Found(NamedTuple):
+    """Of one profile and training seed: the cells (floors and ceilings with those of the shipped
+    seed), and each question's scores by system and metric, (task, question, group, value)."""
+
+    cells: list[dict]
+    scores: dict[tuple[str, str], list[tuple[str, str, str, float]]]
+
+
+def measured(profile: str, seed: int, models: Path, work: Path, questions: int) -> Found:
+    """Run what is missing, and score it."""
     tasks = [f"{task}:profile={profile},questions={questions}" for task in TASKS]
     named = pipelines(models, seed, work / "data")
     out = work / f"{profile}-{seed}"
     run = api.run(tasks, list(named), out=out, data=work / "data", progress=told)
     api.score(run)
-    return [
+    cells = [
         {**asdict(cell), "system": named.get(line.system, line.system), "training_seed": seed}
         for table in api.tables(run)
         for line in table.lines
         for cell in line.cells.values()
         if line.system in named or seed == 0
     ]
+    scores: dict[tuple[str, str], list[tuple[str, str, str, float]]] = defaultdict(list)
+    for each in read_scores(run):
+        for system, lines in each.lines.items():
+            for line, metric in product(lines, TOGETHER):
+                if system in named and metric in line["metrics"]:
+                    score = (each.sample.task, line["id"], line["group"], line["metrics"][metric])
+                    scores[named[system], metric].append(score)
+    return Found(cells, dict(scores))
 
 
 def trained(name: str, seed: int, models: Path) -> Path:
     """A checkpoint of the matrix, trained if it is not there."""
     return train(name, models / f"{name}-{seed}", seed, progress=told)
+
+
+def together(found: Mapping[tuple[str, int], Found], seeds: Sequence[int]) -> list[str]:
+    """All tasks together: the mean over training seeds of each question, and its interval."""
+    columns = list(product(TOGETHER, PROFILES))
+    systems = dict.fromkeys(system for system, _ in found[PROFILES[0], seeds[0]].scores)
+    rows = {system: [system] for system in systems}
+    heads = []
+    for metric, profile in columns:
+        for system in systems:
+            here = [found[profile, seed].scores.get((system, metric)) for seed in seeds]
+            if not all(here):
+                rows[system].append("–")
+                continue
+            mean = np.mean([[value for *_, value in each] for each in here], axis=0)
+            groups = [f"{task} {group}" for task, _, group, _ in here[0]]
+            (centre,), (low,), (high,), (count,) = cluster_intervals(mean[:, None], groups)
+            rows[system].append(f"{centre:.3f} ({low:.3f}–{high:.3f})")
+        heads.append(f"{metric}, {profile}<br>{len(mean)} ({count})")
+    told = f"Mean over {len(seeds)} training seeds; intervals resample each task's groups."
+    return [
+        *("## Five tasks together", "", f"*{MINI}*", "", told, ""),
+        "| system | " + " | ".join(heads) + " |",
+        "|:--|" + ":--|" * len(columns),
+        *(f"| {' | '.join(row)} |" for row in rows.values()),
+        "",
+    ]
 
 
 def summary(records: Sequence[Mapping], profile: str, task: str) -> list[str]:
@@ -176,13 +224,13 @@ def _cell(by_seed: Mapping[int, Mapping]) -> str:
     return text
 
 
-def report(records: Sequence[Mapping], questions: int) -> str:
+def report(records: Sequence[Mapping], questions: int, pooled: Sequence[str]) -> str:
     """The page of the reference."""
     count = len({record["training_seed"] for record in records})
     seeds = f"below, the range and mean over {count} training seeds"
     if count == 1:
         seeds = "trained systems stand here with one training seed"
-    lines = [HEAD.format(questions=questions, seeds=seeds)]
+    lines = [HEAD.format(questions=questions, seeds=seeds), *pooled]
     for task, profile in product(TASKS, PROFILES):
         lines += summary(records, profile, task)
     return "\n".join(lines)
@@ -207,12 +255,14 @@ def main() -> None:
             job.result()
         rest = (options.models, options.work, options.questions)
         cells = product(PROFILES, options.seeds)
-        found = [pool.submit(measured, *each, *rest) for each in cells]
-        records = [record for each in found for record in each.result()]
+        jobs = {cell: pool.submit(measured, *cell, *rest) for cell in cells}
+        found = {cell: job.result() for cell, job in jobs.items()}
+    records = [record for each in found.values() for record in each.cells]
     OUT.mkdir(parents=True, exist_ok=True)
     lines = ",\n".join(json.dumps(record) for record in records)
     (OUT / "records.json").write_text(f"[\n{lines}\n]\n")
-    (OUT / "README.md").write_text(report(records, options.questions))
+    pooled = together(found, options.seeds)
+    (OUT / "README.md").write_text(report(records, options.questions, pooled))
 
 
 if __name__ == "__main__":
