@@ -268,7 +268,7 @@ class Rico(OneModel):
         texts = [line.strip() for line in lines if line.strip()]
         if not texts:
             raise HarnessError(f"{self.questions} holds no question.", "Write one on each line.")
-        order = np.random.default_rng(self.brief.seed)
+        order = np.random.default_rng(0)
         start = start.clone()
         if self.conv == "zero":
             start[self.layout.ssm :] = 0
