@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import random
+import subprocess
+import sys
 
 import pytest
 
@@ -84,6 +87,25 @@ def test_ir_measures_never_sees_a_tie(monkeypatch) -> None:
     ranking.evaluate({"q": ["a", "b", "c"]}, {"q": {"b": 1}}, ("nDCG@10", "RR@10", "AP"))
     assert seen
     assert all(len(set(scores.values())) == len(scores) for run in seen for scores in run.values())
+
+
+def test_gains_of_one_metric_are_not_those_of_another() -> None:
+    """ir-measures mixes them up where they are asked for together, in half of all processes."""
+    gains = "nDCG(gains={1:0,2:1,3:10})@10"
+    script = (
+        "from harness.score.ranking import evaluate\n"
+        "found = evaluate({'q': list('xabc')}, {'q': {'a': 3, 'b': 1, 'c': 2}}, "
+        f"('nDCG@10', {gains!r}))\nprint(*(round(v, 4) for v in found['q'].values()))"
+    )
+    for seed in range(6):
+        said = subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "PYTHONHASHSEED": str(seed)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert said.stdout == "0.6834 0.634\n"
 
 
 def test_graded_data_counts_only_high_grades_where_relevance_is_yes_or_no() -> None:

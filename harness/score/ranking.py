@@ -105,8 +105,12 @@ def evaluate(
         for query_id in relevance
         if (ranked := rankings.get(query_id))
     }
-    if run:
-        for found in ir_measures.iter_calc(measures, relevance, run):
+    # Asked for together, one nDCG's gains would become those of another (in an order that changes
+    # from process to process).
+    apart = [[each] for each in measures if each.params.get("gains")]
+    rest = [each for each in measures if not each.params.get("gains")]
+    for group in [*apart, rest] if run else ():
+        for found in ir_measures.iter_calc(group, relevance, run):
             values[found.query_id][str(found.measure)] = float(found.value)
     return values
 
