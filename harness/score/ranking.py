@@ -109,7 +109,7 @@ def evaluate(
     # from process to process).
     apart = [[each] for each in measures if each.params.get("gains")]
     rest = [each for each in measures if not each.params.get("gains")]
-    for group in [*apart, rest] if run else ():
+    for group in filter(None, [*apart, rest] if run else ()):
         for found in ir_measures.iter_calc(group, relevance, run):
             values[found.query_id][str(found.measure)] = float(found.value)
     return values
