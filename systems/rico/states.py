@@ -212,7 +212,7 @@ class FileStore(Store):
         self._check(about)
         self.keys = self._locked()
         try:
-            self.file = os.fdopen(os.open(folder / "states", os.O_RDWR | os.O_CREAT), "r+b")
+            self.file = os.fdopen(os.open(folder / "states", os.O_RDWR | os.O_CREAT, 0o666), "r+b")
             there = os.fstat(self.file.fileno()).st_size // (size * STORED[dtype].itemsize)
             super().__init__(size, dtype, max(there, capacity))
             self._remember(there)
