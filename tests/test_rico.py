@@ -178,6 +178,8 @@ def test_a_soup_is_the_mean_of_what_a_stage_found(
     best = tuple(hit.id for hit in prior[:2])
     (two,) = still.solve([replace(queries[0], pool=best)], 2)
     assert after.hits == prior and set(after.read) == set(best)
+    (unranked,) = soup.solve(queries[:1], 2)  # no stage before: the whole pool
+    assert (unranked.raw, unranked.read) == (mixed.raw, mixed.read)
     assert (after.raw, after.extras["weights"]) == (two.raw, two.extras["weights"])
 
 
@@ -185,14 +187,22 @@ def test_a_depth_leaves_the_documents_behind_it_out(
     folder: Path, corpus: Corpus, queries: list[Query], tmp_path: Path
 ) -> None:
     system = opened(folder, corpus, tmp_path / "i", RicoState, steps=3)
-    (whole,), (two,) = system.solve(queries[:1], 9), system.solve(queries[:1], 2)
-    assert two.hits == whole.hits and len(whole.hits) == len(queries[0].pool or ())
-    assert two.read == tuple(hit.id for hit in whole.hits[:2])
+    (whole,) = system.solve(queries[:1], 9)
+    ids = [hit.id for hit in whole.hits]
+    for k in range(1, 8):
+        (reply,) = system.solve(queries[:1], k)
+        kept = {corpus[each].text for each in ids[:k]}
+        assert reply.hits == whole.hits and len(ids) == 7
+        assert reply.read == tuple(each for each in ids if corpus[each].text in kept)
+    # Behind one document: as if it were alone, with the weight it has among all.
     (mixture,) = system._mixtures(queries[:1])
-    weights, best = mixture.learned.weights, mixture.best(2)
-    assert (best != 0).sum() == 2 and torch.equal(
-        best[best != 0].sort().values, weights.sort().values[-2:]
+    (alone,) = system._mixtures([replace(queries[0], pool=(ids[0],))])
+    weight = whole.extras["weights"][ids[0]]
+    alone.learned.weights = torch.tensor([weight]).double()
+    ((one,), (two,)) = (
+        system._written(queries[:1], [each], [each.best(1)]) for each in (mixture, alone)
     )
+    assert one.text == two.text
 
 
 @pytest.mark.parametrize("at", ["zero", "mean", "constant"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -166,6 +167,45 @@ def test_rows_that_are_lost_are_not_there(tmp_path: Path) -> None:
         file.truncate(16)
     store = FileStore.at(tmp_path, ABOUT, 4, "float32", 3)
     assert store.missing(["a", "b"]) == ["b"] and torch.equal(rows_of(store, ["a"]), numbers(1))
+    del store
+    store = FileStore.at(tmp_path, ABOUT, 4, "float32", 3)
+    assert store.missing(["a", "b"]) == ["b"]
+
+
+class Full:
+    """A file that takes two bytes more."""
+
+    def __init__(self, file: Any) -> None:
+        self.file, self.seek, self.truncate = file, file.seek, file.truncate
+
+    def write(self, line: bytes) -> int:
+        return int(self.file.write(line[:2]))
+
+
+def test_a_line_that_could_not_be_written_is_not_there_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The keys' file is full when b is noted, and has room again for c, in the same slot."""
+    store = FileStore.at(tmp_path, ABOUT, 4, "float32", 3)
+    store.put(["a"], numbers(1))
+    monkeypatch.setattr(store, "keys", Full(store.keys))
+    with pytest.raises(OSError, match="no room"):
+        store.put(["b"], numbers(2))
+    monkeypatch.undo()
+    store.put(["c"], numbers(3))
+    assert list(store.slots.values()) == [0, 1]
+    del store
+    gc.collect()
+    store = FileStore.at(tmp_path, ABOUT, 4, "float32", 3)
+    assert list(store.slots) == ["a", "c"] and torch.equal(rows_of(store, ["c"]), numbers(3))
+
+
+def test_a_broken_description_is_refused_with_a_hint(tmp_path: Path) -> None:
+    FileStore.at(tmp_path, ABOUT, 4, "float32", 3)
+    gc.collect()
+    (tmp_path / "about.json").write_text('{"a"')
+    with pytest.raises(HarnessError, match="Give another folder"):
+        FileStore.at(tmp_path, ABOUT, 4, "float32", 3)
 
 
 def test_a_row_that_is_written_in_parts_is_whole(

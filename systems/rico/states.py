@@ -19,8 +19,10 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from errno import ENOSPC
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -40,6 +42,8 @@ SEGMENT = 2048
 goes on."""
 BLOCK = 64 * 2**20
 """Bytes of states, in float32, that are looked at at a time."""
+OURS = {"states", "keys", "about.json", "about.part"}
+"""The files of a folder of states."""
 STORED = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
@@ -209,9 +213,12 @@ class FileStore(Store):
         self, folder: Path, about: Mapping[str, Any], size: int, dtype: str, capacity: int
     ) -> None:
         self.folder = folder
-        self._check(about)
+        folder.mkdir(parents=True, exist_ok=True)
+        if {each.name for each in folder.iterdir()} - OURS:
+            raise HarnessError(f"{folder} holds other things than states.", "Give another folder.")
         self.keys = self._locked()
         try:
+            self._check(about)
             self.file = os.fdopen(os.open(folder / "states", os.O_RDWR | os.O_CREAT, 0o666), "r+b")
             there = os.fstat(self.file.fileno()).st_size // (size * STORED[dtype].itemsize)
             super().__init__(size, dtype, max(there, capacity))
@@ -239,13 +246,13 @@ class FileStore(Store):
         """Write down what is kept here, or compare it with what is."""
         file = self.folder / "about.json"
         if not file.is_file():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if any(self.folder.iterdir()):
-                raise HarnessError(
-                    f"{self.folder} holds other things than states.", "Give another folder."
-                )
-            file.write_text(json.dumps(about, indent=1) + "\n")
-        found = json.loads(file.read_text())
+            part = self.folder / "about.part"
+            part.write_text(json.dumps(about, indent=1) + "\n")
+            part.replace(file)
+        try:
+            found = json.loads(file.read_text())
+        except ValueError:
+            found = {}
         other = sorted(name for name in about if found.get(name) != about[name])
         if other:
             what = ", ".join(f"{name} {found.get(name)}, not {about[name]}" for name in other)
@@ -253,8 +260,8 @@ class FileStore(Store):
                 f"{self.folder} holds states of something else: {what}.", "Give another folder."
             )
 
-    def _locked(self) -> IO[bytes]:
-        keys = (self.folder / "keys").open("a+b")
+    def _locked(self) -> FileIO:
+        keys = (self.folder / "keys").open("a+b", buffering=0)
         try:
             fcntl.flock(keys, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -274,17 +281,21 @@ class FileStore(Store):
         """Go through the lines again, for as many rows as the file has; half a line at the end is
         cut off."""
         self.keys.seek(0)
-        lines = self.keys.read().splitlines(keepends=True)
+        lines = self.keys.readall().splitlines(keepends=True)
         if lines and not lines[-1].endswith(b"\n"):
-            half = lines.pop()
-            self.keys.truncate(self.keys.tell() - len(half))
+            self.keys.truncate(sum(map(len, lines[:-1])))
+            lines.pop()
+        holds: dict[int, str] = {}
         for line in lines:
             slot, _, key = line.decode().rstrip("\n").partition(" ")
-            if key.startswith("-"):
-                self.slots.pop(key[1:], None)
-            else:
-                self.slots[key] = int(slot)
-        self.slots = OrderedDict((key, slot) for key, slot in self.slots.items() if slot < there)
+            self.slots.pop(holds.pop(int(slot), ""), None)  # a slot holds what it was last said to
+            if not key.startswith("-"):
+                self.slots.pop(key, None)
+                self.slots[key], holds[int(slot)] = int(slot), key
+        for key, place in list(self.slots.items()):
+            if place >= there:
+                del self.slots[key]
+                self._note(place, f"-{key}")
         used = set(self.slots.values())
         self.free = [slot for slot in self.free if slot not in used]
 
@@ -299,8 +310,10 @@ class FileStore(Store):
         self._note(slot, f"-{key}")
 
     def _note(self, slot: int, what: str) -> None:
-        self.keys.write(f"{slot} {what}\n".encode())
-        self.keys.flush()
+        line, end = f"{slot} {what}\n".encode(), self.keys.seek(0, os.SEEK_END)
+        if self.keys.write(line) != len(line):
+            self.keys.truncate(end)
+            raise OSError(ENOSPC, "no room for the line of a state", str(self.folder))
 
     def _looked_at(self) -> None:
         # What was looked at through a map counts as memory of this process until it is let go of.

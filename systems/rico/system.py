@@ -441,34 +441,41 @@ class RicoState(Rico):
         replies = []
         for some in self._turns(queries):
             found = self._mixtures(some)
-            for mixture, written in zip(found, self._written(some, found, k), strict=True):
+            kept = [mixture.best(k) for mixture in found]
+            written = self._written(some, found, kept)
+            for mixture, best, text in zip(found, kept, written, strict=True):
                 ranked = mixture.reply(len(mixture.pool.keys))
                 reply = replace(
                     ranked,
-                    answer=Answer(extracted(written.text)),
-                    raw=written.text,
-                    read=tuple(hit.id for hit in ranked.hits[:k]),
-                    counts=written.counts,
-                    stop=written.stop,
+                    answer=Answer(extracted(text.text)),
+                    raw=text.text,
+                    read=tuple(h.id for h in ranked.hits if mixture.pool.keys[h.id] in best),
+                    counts=text.counts,
+                    stop=text.stop,
                 )
                 replies.append(reply)
         return replies
 
     def _written(
-        self, queries: Sequence[Query], found: Sequence[Mixture], k: int
+        self, queries: Sequence[Query], found: Sequence[Mixture], kept: Sequence[Sequence[str]]
     ) -> Sequence[Generated]:
-        """The answers, each from its own state."""
+        """The answers, each from its own state; of each mixture only the documents ``kept``."""
         from systems.rico.mixture import add_mixed
 
-        points = self.base.repeat(len(found), 1)
-        for point, each in zip(points, found, strict=True):
-            add_mixed(point, each.view, each.best(k))
-        contexts = library("torch").stack([each.context for each in found])
+        points, contexts, words = self.base.repeat(len(found), 1), [], []
+        for point, each, best in zip(points, found, kept, strict=True):
+            places = [place for place, key in enumerate(each.pool.documents) if key in best]
+            view = View(
+                self.store, [each.view.keys[p] for p in places], each.view.ssm, point.device
+            )
+            add_mixed(point, view, each.learned.weights[places])
+            contexts.append(self._context(view))
+            words.append([words_of(each.pool.documents[key]) for key in best])
         return self.lm.generate(
             [Prompt(query.text, behind=True) for query in queries],
             self.brief.max_new_tokens,
-            words=[each.pool.texts for each in found],
-            start=self.layout.state(points, contexts),
+            words=words,
+            start=self.layout.state(points, library("torch").stack(contexts)),
         )
 
 
@@ -502,9 +509,10 @@ class RicoSoup(RicoState):
             replace(query, pool=tuple(hit.id for hit in query.prior[:k]) or query.pool)
             for query in queries
         ]
+        whole = max(len(query.pool or ()) for query in best)
         return [
             replace(reply, hits=query.prior)
-            for query, reply in zip(queries, super().solve(best, k), strict=True)
+            for query, reply in zip(queries, super().solve(best, whole), strict=True)
         ]
 
 
@@ -560,10 +568,9 @@ class Mixture(NamedTuple):
     learned: Learned
     states: Mapping[str, int]
 
-    def best(self, k: int) -> Tensor:
-        """The weights, but for those of documents behind the best ``k``, which become 0."""
-        order = self.learned.weights.argsort(descending=True, stable=True)
-        return self.learned.weights.index_fill(0, order[k:], 0.0)
+    def best(self, k: int) -> list[str]:
+        """The keys of the best ``k`` documents, of which equal ones have one."""
+        return list(dict.fromkeys(self.pool.keys[hit.id] for hit in self.reply(k).hits))
 
     def reply(self, k: int) -> Reply:
         """The ranking by weight, ties broken by id."""
