@@ -154,12 +154,13 @@ def test_answers_come_from_the_learned_state(
     for query, mixture in zip(queries, system._mixtures(queries), strict=True):
         point = torch.zeros(system.layout.ssm)
         add_mixed(point, mixture.view, mixture.learned.weights)
+        context = mixture.view.mean_context()
         prompt = Prompt(query.text, behind=True)
         (expected,) = lm.generate(
             [prompt],
             6,
             words=[mixture.pool.texts],
-            start=system.layout.state(point[None], mixture.context[None]),
+            start=system.layout.state(point[None], context[None]),
         )
         (reply,) = system.solve([query], 9)
         assert reply.raw == expected.text and set(reply.read) == set(query.pool or ())
@@ -399,6 +400,13 @@ def test_a_corpus_needs_a_stage_before(capsys: pytest.CaptureFixture[str]) -> No
     for system in ("rico", "rico-state", "rico-soup"):
         assert main(["run", "--task", task, "--setting", "corpus", "--system", system]) == 2
         assert f"bm25@100+{system}" in capsys.readouterr().err
+
+
+def test_no_documents_are_no_depth(capsys: pytest.CaptureFixture[str]) -> None:
+    for system in ("rico-state", "bm25+rico-soup"):
+        asked = ["run", "--task", "mini-hotpotqa:documents=200,questions=5", "--dry-run"]
+        assert main([*asked, "--system", f"{system}@0"]) == 2
+        assert "passes no documents on. Write @1 or more" in capsys.readouterr().err
 
 
 def test_an_attention_model_is_refused(tmp_path: Path) -> None:

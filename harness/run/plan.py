@@ -227,6 +227,7 @@ def _misplaced(
     stage, last = pipeline.stages[place], place == len(pipeline.stages) - 1
     name, can, speaks = stage.system.name, registry.capabilities(system), registry.answers(system)
     open_corpus = place == 0 and setting == "corpus"
+    needs_pool = getattr(system, "needs_pool", False)
     wrong = [
         (
             not can,
@@ -244,12 +245,12 @@ def _misplaced(
             "Put the answering stage last.",
         ),
         (
-            stage.depth == 0 and not speaks,
+            stage.depth == 0 and (not speaks or needs_pool),
             f"{pipeline}: {stage} passes no documents on.",
             "Write @1 or more.",
         ),
         (
-            getattr(system, "needs_pool", False) and open_corpus,
+            needs_pool and open_corpus,
             f"{pipeline}: {name} ranks a closed pool and has none.",
             f"Put a retriever before it (bm25@100+{pipeline}) or use --setting pool.",
         ),

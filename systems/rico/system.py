@@ -376,7 +376,7 @@ class Rico(OneModel):
             here = new & pool.documents.keys()
             new -= here
             noted.append({"encoded": len(here), "bytes": self.store.bytes})
-        return list(map(Mixture, pools, views, contexts, learned, noted))
+        return list(map(Mixture, pools, views, learned, noted))
 
     def _candidates(self, query: Query) -> Candidates:
         """A question's documents; `HarnessError` if there are none, or one is empty."""
@@ -564,7 +564,6 @@ class Mixture(NamedTuple):
 
     pool: Candidates
     view: View
-    context: Tensor
     learned: Learned
     states: Mapping[str, int]
 
