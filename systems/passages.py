@@ -1,6 +1,8 @@
-"""What a retriever reads of a document."""
+"""What a system reads of a document."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from harness.data import Document
 
@@ -8,3 +10,8 @@ from harness.data import Document
 def words_of(document: Document) -> str:
     """Title and text, a space between; the text alone where there is no title."""
     return f"{document.title} {document.text}" if document.title else document.text
+
+
+def with_text(document: Document, text: str) -> Document:
+    """The document with another text, of which no sentences are known."""
+    return replace(document, text=text, sentences=())

@@ -7,7 +7,6 @@ What it does not do: training, a prior over passages, smoothing (the model is ne
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from harness.corpus import Corpus
@@ -15,6 +14,7 @@ from harness.data import Brief, Document, Query, Reply
 from systems.models.hub import OneModel, check_sizes
 from systems.models.language import open_lm
 from systems.models.prompts import Prompt
+from systems.passages import with_text
 from systems.ranking import Judged, reranked
 
 
@@ -51,4 +51,4 @@ class QueryLikelihood(OneModel):
         return [Judged(each.log_p, each.prompt_tokens + each.tokens) for each in found]
 
     def _cut(self, passage: Document) -> Document:
-        return replace(passage, text=self.lm.clipped(passage.text, self.max_length), sentences=())
+        return with_text(passage, self.lm.clipped(passage.text, self.max_length))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -23,7 +22,7 @@ from systems.models.endpoint import Endpoint, checked_url
 from systems.models.hub import OneModel
 from systems.models.language import CausalLM, Generated, open_lm
 from systems.models.prompts import Prompt
-from systems.passages import words_of
+from systems.passages import with_text, words_of
 from systems.ranking import top
 
 MINI = "mini-lm"
@@ -152,12 +151,12 @@ class Reader(OneModel):
         return [*whole, self._clipped(first, size)] if size > 0 else whole
 
     def _clipped(self, passage: Document, tokens: int) -> Document:
-        return replace(passage, text=self.lm.clipped(passage.text, tokens), sentences=())
+        return with_text(passage, self.lm.clipped(passage.text, tokens))
 
     def _chunks(self, query: Query, passages: Sequence[Document]) -> list[Document]:
         """The passages in pieces, the best by BM25 first."""
         found = [
-            replace(passage, text=piece.strip(), sentences=())
+            with_text(passage, piece.strip())
             for passage in passages
             for piece in self.lm.pieces(passage.text, CHUNK)
         ]

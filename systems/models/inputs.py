@@ -6,14 +6,13 @@ Through the checkpoint's own tokenizer, or in open words if it has them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.data import Document, HarnessError
 from systems.models.hub import load_tokenizer, padded, positions
 from systems.models.words import PAD, Lexicon, clipped, has_open_words
-from systems.passages import words_of
+from systems.passages import with_text, words_of
 
 if TYPE_CHECKING:
     from systems.models.openwords import OpenVocabulary
@@ -76,7 +75,7 @@ class WordInputs:
         lines = []
         for question, passage in pairs:
             lexicon = Lexicon(self.vocabulary.words)
-            short = replace(passage, text=clipped(passage.text, self.max_length), sentences=())
+            short = with_text(passage, clipped(passage.text, self.max_length))
             ids, segments = lexicon.pair(question, short)
             _check_room(segments.count(0), self.max_length)
             kept = slice(self.max_length)
