@@ -347,23 +347,46 @@ def report(
     typer.echo(report(runs, style))  # type: ignore[arg-type]
 
 
-@app.command()
+@app.command(context_settings=LENIENT)
 def train(
+    context: typer.Context,
     name: Annotated[str, typer.Argument(help="A recipe as list recipes spells it.")],
     out: Annotated[Path, typer.Option(help="The checkpoint's folder, new or empty.")],
-    seed: Annotated[int, typer.Option(help="Of the first weights and of the lessons.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the first weights and of what is drawn.")] = 0,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Optimiser steps; the recipe's if left out.")
     ] = None,
+    task: Annotated[
+        list[str], typer.Option(help="Tasks whose train split it learns from; else the recipe's.")
+    ] = [],  # noqa: B006
+    first: Annotated[
+        str, typer.Option(help="The pipeline that retrieves for it; else the recipe's.")
+    ] = "",
+    data: Data = DATA,
 ) -> None:
-    """Train one of the shipped checkpoints again, from nothing, on one thread.
+    """Train a shipped checkpoint again, or a system on tasks of your choice; on one thread.
 
-    The same command again goes on where it was interrupted, and ends with the same weights.
+    A recipe's own options (list recipes) are written as --OPTION VALUE. The same command again goes
+    on where it was interrupted, and ends with the same weights.
     """
     from harness.run.progress import told
     from harness.train import train
 
-    typer.echo(train(name, out, seed, steps, told))
+    given = _pairs(context)
+    typer.echo(
+        train(name, out, seed, steps, told, tasks=task, first=first, options=given, data=data)
+    )
+
+
+def _pairs(context: typer.Context) -> dict[str, str]:
+    """``--option value`` and ``--option=value`` that the command itself does not know."""
+    words, found = list(context.args), {}
+    while words:
+        option, equals, value = words.pop(0).partition("=")
+        if not option.startswith("--") or not (equals or words):
+            raise HarnessError(f"{option} stands alone.", "Write --OPTION VALUE.")
+        found[option.removeprefix("--").replace("-", "_")] = value if equals else words.pop(0)
+    return found
 
 
 def spread(words: Sequence[str]) -> list[str]:

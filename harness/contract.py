@@ -114,7 +114,8 @@ class System:
     """It starts from the scores of a stage before it."""
     world: str
     """The version of the generated world that its checkpoint was made for; empty: it serves any
-    task. Its option ``model`` names another checkpoint."""
+    task. Its option ``model`` names another checkpoint; or `model_option` says what does."""
+    model_option: str
     index_options: tuple[str, ...]
     """The options that its index depends on; all, if it does not say."""
 
@@ -194,16 +195,18 @@ class Teacher(Protocol):
 class Recipe(Protocol):
     """Makes a checkpoint, step by step; each step follows from the seed and the state before.
 
-    task:  spells the `Teacher`
     steps: optimiser steps, unless somebody asks for another number
     done:  steps done so far
+
+    There are two kinds. One is made from a `Teacher` (``Recipe(teacher, seed, steps)``), which its
+    class spells as ``task``. The other is made from questions with what a pipeline retrieved for
+    them (``Recipe(examples, seed, settings)``); its class has the ``tasks`` that it learns from and
+    the pipeline (``first``) unless somebody names others, and ``options``, a class of settings. One
+    with a method ``report() -> dict`` has more to say in the checkpoint's about.json.
     """
 
-    task: str
     steps: int
     done: int
-
-    def __init__(self, teacher: Teacher, seed: int, steps: int) -> None: ...
 
     def described(self) -> dict[str, Any]:
         """What a checkpoint should say of itself: ``world``, the version of the generator, and

@@ -135,11 +135,23 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A demonstration or training example (train split only); carries its own documents."""
+    """A demonstration or training example (train split only); carries its own documents.
+
+    aliases:     further accepted answers
+    support:     ids of all documents that are known to give it, here or not
+    retrieved:   ids that a stage before retrieved, if it was asked
+    group:       questions that share a gold document have the same
+    instruction: what a reader of the task is told
+    """
 
     question: str
     documents: tuple[Document, ...]
     answer: str
+    aliases: tuple[str, ...] = ()
+    support: tuple[str, ...] = ()
+    retrieved: tuple[str, ...] = ()
+    group: str = ""
+    instruction: str = ""
 
 
 class Exercise(NamedTuple):

@@ -1,6 +1,9 @@
 """Training a checkpoint by its recipe: progress, a curve, a state that a killed run goes on from.
 
-DIR/config.json model.safetensors words.json   the checkpoint, when it is whole
+A recipe is taught by a generated world (`harness.contract.Teacher`), or by questions of a train
+split with what a pipeline retrieved for them (`harness.examples`).
+
+DIR/config.json model.safetensors words.json   the checkpoint, when it is whole (or its parts)
 DIR/about.json      name, seed, steps, version of the world, recipe, the curve
 DIR/.unfinished     the state of a run that is not: weights, optimiser, curve
 """
@@ -11,7 +14,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
@@ -19,10 +22,11 @@ from typing import Any
 
 from harness import registry
 from harness.contract import Recipe
-from harness.data import HarnessError
+from harness.data import DATA, HarnessError
+from harness.examples import retrieved_examples
 from harness.run.progress import Progress, silent
 from harness.run.store import one_writer
-from harness.spelling import parse_spelled
+from harness.spelling import Spelled, parse_spelled
 
 EVERY = 200
 """Steps between two points of the curve, where the state is kept."""
@@ -30,22 +34,51 @@ STATE, ABOUT = ".unfinished", "about.json"
 
 
 def train(
-    name: str, out: Path, seed: int = 0, steps: int | None = None, progress: Progress = silent
+    name: str,
+    out: Path,
+    seed: int = 0,
+    steps: int | None = None,
+    progress: Progress = silent,
+    *,
+    tasks: Sequence[str] = (),
+    first: str = "",
+    options: Mapping[str, str] | None = None,
+    data: Path = DATA,
 ) -> Path:
     """Make the checkpoint ``name`` in the folder ``out``, or go on with what was begun there.
 
-    Gives the folder. The weights follow from name, seed and steps alone (on one machine, with
-    one thread), however often the run was killed. A folder that is whole is left as it is; one
-    that holds other files is refused.
+    Gives the folder. The weights follow from name, seed and what is asked for alone (on one
+    machine, with one thread), however often the run was killed. A folder that is whole is left as
+    it is; one that holds other files is refused.
 
-    steps: optimiser steps in all; those of the recipe if None
+    steps:   optimiser steps in all; those of the recipe if None
+    tasks, first, options: of recipes that are taught by questions: the tasks, the pipeline that
+             retrieves, and the recipe's own options as text; what is left out is the recipe's
+    data:    where prepared tasks are
     """
     cls: Any = registry.find("recipes", name)
-    total = cls.steps if steps is None else steps
-    if total < 1:
-        raise HarnessError(f"{total} steps are too few.", "Write --steps 1 or more.")
-    recipe: Recipe = cls(registry.task(parse_spelled(cls.task)), seed, total)
-    asked = {"name": name, "seed": seed, "steps": total, **recipe.described()}
+    if hasattr(cls, "options"):
+        if steps is not None:
+            raise HarnessError(
+                f"{name} takes no --steps.", f"Its options: {', '.join(_options(cls))}."
+            )
+        tasks, first = list(tasks or cls.tasks), first or cls.first
+        taught: dict[str, Any] = {"tasks": tasks, "first": first}
+        given = Spelled(name, tuple((options or {}).items()))
+        settings = cls.options(**registry.check_options(given, cls.options))
+        examples = retrieved_examples(tasks, first, data, progress)
+        recipe: Recipe = cls(examples, seed, settings)
+    else:
+        if tasks or first or options:
+            raise HarnessError(
+                f"{name} is taught by the generated world alone.",
+                "Write --out, --seed and --steps only.",
+            )
+        if steps is not None and steps < 1:
+            raise HarnessError(f"{steps} steps are too few.", "Write --steps 1 or more.")
+        taught = {}
+        recipe = cls(registry.task(parse_spelled(cls.task)), seed, steps or cls.steps)
+    asked = {"name": name, "seed": seed, "steps": recipe.steps, **taught, **recipe.described()}
     with one_writer(out):
         if (out / ABOUT).exists():
             _same(_about(out / ABOUT), asked, out)
@@ -56,9 +89,20 @@ def train(
         curve = _go_on(recipe, out / STATE, asked)
         _steps(recipe, out / STATE, {**asked, "curve": curve}, progress)
         recipe.save(out)
-        _write(out / ABOUT, {**asked, "curve": curve})
+        _write(out / ABOUT, {**asked, **_reported(recipe), "curve": curve})
         (out / STATE).unlink()
     return out
+
+
+def _options(cls: Any) -> list[str]:
+    """A recipe's options, as they are typed."""
+    return [f"--{name.replace('_', '-')}" for name in registry.options_of(cls.options)]
+
+
+def _reported(recipe: Recipe) -> dict[str, Any]:
+    """What else a recipe has to say at the end."""
+    found: dict[str, Any] = getattr(recipe, "report", dict)()
+    return found
 
 
 def _same(found: Mapping[str, Any], asked: Mapping[str, Any], out: Path) -> None:
@@ -137,10 +181,15 @@ def _steps(recipe: Recipe, state: Path, kept: dict[str, Any], progress: Progress
             if recipe.done % EVERY and recipe.done < kept["steps"]:
                 continue
             cpu = round(spent + time.process_time() - begun, 1)
-            mean = {key: round(fmean(each[key] for each in figures), 4) for key in figures[-1]}
-            curve.append({"step": recipe.done, "cpu_s": cpu, **mean})
+            curve.append({"step": recipe.done, "cpu_s": cpu, **_means(figures)})
             figures.clear()
             recipe.keep(state, json.dumps(kept))
+
+
+def _means(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each figure over the steps that have it."""
+    names = dict.fromkeys(name for each in figures for name in each)
+    return {name: round(fmean(each[name] for each in figures if name in each), 4) for name in names}
 
 
 @contextmanager

@@ -8,6 +8,7 @@ TABLE = {
     "rico": "systems.rico.system:Rico",
     "rico-state": "systems.rico.system:RicoState",
     "rico-soup": "systems.rico.system:RicoSoup",
+    "dro": "systems.dro.system:Dro",
     "cross-encoder": "systems.cross_encoder:CrossEncoder",
     "trec": "systems.external:Trec",
     "predictions": "systems.external:Predictions",

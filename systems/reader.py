@@ -21,7 +21,7 @@ from systems.bm25 import BM25
 from systems.models.endpoint import Endpoint, checked_url
 from systems.models.hub import OneModel
 from systems.models.language import CausalLM, Generated, open_lm
-from systems.models.prompts import Prompt
+from systems.models.prompts import Prompt, fitting
 from systems.passages import with_text, words_of
 from systems.ranking import top
 
@@ -135,20 +135,20 @@ class Reader(OneModel):
 
     def _kept(self, query: Query, passages: Sequence[Document]) -> Sequence[Document]:
         """What is read of these passages, best first."""
-        fitting = self._fitting(query, passages)
-        if fitting == len(passages) or self.long == "drop":
-            return passages[:fitting]
+        whole = self._fitting(query, passages)
+        if whole == len(passages) or self.long == "drop":
+            return passages[:whole]
         if self.long == "chunks":
             chunks = self._chunks(query, passages)
             return chunks[: self._fitting(query, chunks)]
-        whole, first = passages[:fitting], passages[fitting]
+        kept, first = passages[:whole], passages[whole]
 
         def tokens(size: int) -> int:
-            return self.lm.count(self._prompt(query, [*whole, self._clipped(first, size)]))
+            return self.lm.count(self._prompt(query, [*kept, self._clipped(first, size)]))
 
         assert self.room is not None  # else all would fit
         size = bisect_right(range(self.room), self.room, key=tokens) - 1
-        return [*whole, self._clipped(first, size)] if size > 0 else whole
+        return [*kept, self._clipped(first, size)] if size > 0 else kept
 
     def _clipped(self, passage: Document, tokens: int) -> Document:
         return with_text(passage, self.lm.clipped(passage.text, tokens))
@@ -165,21 +165,14 @@ class Reader(OneModel):
 
     def _fitting(self, query: Query, passages: Sequence[Document]) -> int:
         """How many whole passages fit, best first."""
-        room = self.room
-
-        def tokens(count: int) -> int:
-            return self.lm.count(self._prompt(query, passages[:count]))
-
-        if room is None or tokens(len(passages)) <= room:
-            return len(passages)
-        fitting = bisect_right(range(len(passages)), room, key=tokens) - 1
-        if fitting < 0:
+        count = fitting(self._prompt(query, passages), self.room, self.lm.count)
+        if count < 0:
             raise HarnessError(
-                f"the question takes {tokens(0)} tokens without any passage, "
-                f"more than the {room} there is room for.",
+                f"the question takes {self.lm.count(self._prompt(query, []))} tokens without any "
+                f"passage, more than the {self.room} there is room for.",
                 "Raise max_input_tokens= or take a model that reads more.",
             )
-        return fitting
+        return count
 
     def _prompt(self, query: Query, passages: Sequence[Document]) -> Prompt:
         return Prompt(query.text, passages, self.brief.instruction, self.system_prompt)

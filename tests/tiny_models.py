@@ -6,7 +6,7 @@ Weights are drawn wide, so that what goes in really changes what comes out.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +83,13 @@ def make_bert(folder: Path, seed: int = 0) -> Path:
     return _saved(transformers.BertModel(config), tokenizer, folder)
 
 
-def make_llama(folder: Path, seed: int = 0) -> Path:
-    """A Llama-shaped language model, 256 positions; its tokenizer has no padding token."""
+def make_llama(folder: Path, seed: int = 0, positions: int = 256) -> Path:
+    """A Llama-shaped language model; its tokenizer has no padding token."""
     tokenizer = make_tokenizer(bos_token="<s>", eos_token="</s>")
     torch.manual_seed(seed)
     config = transformers.LlamaConfig(
         vocab_size=len(tokenizer),
-        max_position_embeddings=256,
+        max_position_embeddings=positions,
         num_key_value_heads=2,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -119,14 +119,14 @@ def make_mamba2(folder: Path, seed: int = 0) -> Path:
     return _saved(transformers.Mamba2ForCausalLM(config), tokenizer, folder)
 
 
-def make_qwen2(folder: Path, seed: int = 0) -> Path:
-    """A Qwen2-shaped chat model with tied embeddings, 256 positions, and unwelcome defaults."""
+def make_qwen2(folder: Path, seed: int = 0, positions: int = 256) -> Path:
+    """A Qwen2-shaped chat model with tied embeddings and unwelcome defaults."""
     tokenizer = make_tokenizer(eos_token="<|im_end|>", pad_token="<pad>")
     tokenizer.chat_template = CHAT
     torch.manual_seed(seed)
     config = transformers.Qwen2Config(
         vocab_size=len(tokenizer),
-        max_position_embeddings=256,
+        max_position_embeddings=positions,
         num_key_value_heads=2,
         tie_word_embeddings=True,
         bos_token_id=None,
@@ -148,9 +148,11 @@ KNOWN = "the of was by in who what when where which built born river tower past 
 """Words that tiny models with open words know; others get slots."""
 
 
-def _with_open_words(model: Any, folder: Path, world: str = "") -> Path:
+def _with_open_words(
+    model: Any, folder: Path, world: str = "", known: Sequence[str] = KNOWN
+) -> Path:
     """Saved with a table of hashed words beside its weights, as shipped checkpoints are."""
-    words = OpenWords.of(KNOWN)
+    words = OpenWords.of(known)
     torch.manual_seed(words.rows)
     table = WordTable(words.rows, WIDE["hidden_size"])
     weights = {**model.state_dict(), "words.hashed": 3 * table.hashed.detach()}
@@ -162,9 +164,9 @@ def _with_open_words(model: Any, folder: Path, world: str = "") -> Path:
     return folder
 
 
-def _open_config(kind: Callable[..., Any], **settings: Any) -> Any:
-    known = len(OpenWords.of(KNOWN))
-    return kind(vocab_size=known, tie_word_embeddings=True, eos_token_id=END, **settings, **WIDE)
+def _open_config(kind: Callable[..., Any], known: Sequence[str] = KNOWN, **settings: Any) -> Any:
+    words = len(OpenWords.of(known))
+    return kind(vocab_size=words, tie_word_embeddings=True, eos_token_id=END, **settings, **WIDE)
 
 
 def make_open_mamba2(folder: Path, seed: int = 0, world: str = "") -> Path:
@@ -175,11 +177,12 @@ def make_open_mamba2(folder: Path, seed: int = 0, world: str = "") -> Path:
     return _with_open_words(transformers.Mamba2ForCausalLM(config), folder, world)
 
 
-def make_open_llama(folder: Path, seed: int = 0, world: str = "") -> Path:
-    """A Llama-shaped language model with open words, 256 positions."""
+def make_open_llama(folder: Path, seed: int = 0, world: str = "", more: Sequence[str] = ()) -> Path:
+    """A Llama-shaped language model with open words, 256 positions; it knows ``more`` words."""
     torch.manual_seed(seed)
-    config = _open_config(transformers.LlamaConfig, max_position_embeddings=256, **HEADS)
-    return _with_open_words(transformers.LlamaForCausalLM(config), folder, world)
+    known = [*KNOWN, *more]
+    config = _open_config(transformers.LlamaConfig, known, max_position_embeddings=256, **HEADS)
+    return _with_open_words(transformers.LlamaForCausalLM(config), folder, world, known)
 
 
 def make_open_bert(folder: Path, seed: int = 0, world: str = "", labels: int = 0) -> Path:

@@ -208,14 +208,15 @@ def _foreign(stage: Spelled, system: object, spelled: Spelled, task: Task) -> li
     world = getattr(system, "world", "")
     if not world or (task.generated and task.version == world):
         return []
+    option = getattr(system, "model_option", "model=ORG/NAME")
     made = f"the checkpoint of {stage} was made for the generated world {world}"
     if not task.generated:
-        return [HarnessError(f"{made}, not for {spelled}.", f"Write {stage.name}:model=ORG/NAME.")]
+        return [HarnessError(f"{made}, not for {spelled}.", f"Write {stage.name}:{option}.")]
     return [
         HarnessError(
             f"{made}, and {spelled} is of {task.version}.",
             "Train it again: python -m harness train NAME --out DIR, "
-            f"then write {stage.name}:model=DIR.",
+            f"then write {stage.name}:{option.partition('=')[0]}=DIR.",
         )
     ]
 

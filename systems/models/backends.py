@@ -18,6 +18,7 @@ from torch import Tensor
 
 from harness.data import HarnessError
 from systems.models.hub import (
+    base_folder,
     is_state_spaces,
     library,
     load_model,
@@ -36,26 +37,26 @@ from systems.models.words import has_open_words
 
 def open_backend(folder: Path, device: str, dtype: str) -> CausalLM:
     """See `systems.models.language.open_lm`."""
-    config = read_config(folder)
+    config, base = read_config(folder), base_folder(folder)
     if is_state_spaces(config) or config.get("model_type") == "mamba2":
         model = load_mamba2(folder, device, dtype)
         network: Network = model
         known = model.backbone.embeddings.weight.detach()
         if not has_open_words(folder):
-            prompts = TokenPrompts(load_tokenizer(tokenizer_folder(folder)), _ends(folder))
+            prompts = TokenPrompts(load_tokenizer(tokenizer_folder(folder)), ends_of(folder))
             return Stepwise(network, prompts, ClosedVocabulary(known), None)
     else:
         model = load_model("AutoModelForCausalLM", folder, device, dtype)
         network = Attention(model)
         known = model.get_input_embeddings().weight.detach()
-        if not has_open_words(folder):
-            return Transformer(model, TokenPrompts(load_tokenizer(folder), _ends(folder)))
-    vocabulary = load_vocabulary(folder, known)
+        if not has_open_words(base):
+            return Transformer(model, TokenPrompts(load_tokenizer(folder), ends_of(base)))
+    vocabulary = load_vocabulary(base, known)
     window = config.get("max_position_embeddings")
     return Stepwise(network, WordPrompts(vocabulary.words), vocabulary, window)
 
 
-def _ends(folder: Path) -> object:
+def ends_of(folder: Path) -> object:
     """The ids that end a text by a checkpoint's own word."""
     own = folder / "generation_config.json"
     said = json.loads(own.read_text(encoding="utf-8")) if own.is_file() else read_config(folder)
@@ -84,11 +85,12 @@ class Transformer(CausalLM):
         )
 
     def _write(
-        self, rows: Sequence[Rendered], most: int, hook: Hook | None, start: Any
+        self, rows: Sequence[Rendered], most: int, hook: Hook | None, start: Any, times: int
     ) -> tuple[list[list[int]], float]:
         if start is not None:
             raise HarnessError("this model has no state to start from.", "Take a Mamba-2.")
-        ids, mask = padded([row.ids for row in rows], self.pad, "left")
+        asked = [row.ids for row in rows for _ in range(times)]
+        ids, mask = padded(asked, self.pad, "left")
         first: list[float] = []
 
         def watch(read: Tensor, scores: Tensor) -> Tensor:
@@ -149,6 +151,12 @@ class Read(NamedTuple):
     cache: Any
     mask: Tensor
 
+    def rows(self, places: Sequence[int]) -> Read:
+        """That of some rows, each as often as it is named; this one is spent."""
+        chosen = torch.tensor(places, device=self.mask.device)
+        self.cache.batch_select_indices(chosen)
+        return Read(self.cache, self.mask[chosen])
+
 
 class Attention:
     """A causal transformer as a `Network`: tokens after padding get the positions that they would
@@ -185,6 +193,11 @@ class Text(NamedTuple):
     slots: Tensor
     seen: Tensor
 
+    def rows(self, places: Sequence[int]) -> Text:
+        """Some rows, each as often as it is named."""
+        chosen = torch.tensor(places, device=self.ids.device)
+        return Text(*(each[chosen] for each in self))
+
 
 class Stepwise(CausalLM):
     """A network, token by token, with a vocabulary that may be open."""
@@ -200,15 +213,15 @@ class Stepwise(CausalLM):
         self.network, self.vocabulary = network, vocabulary
 
     def _write(
-        self, rows: Sequence[Rendered], most: int, hook: Hook | None, start: Any
+        self, rows: Sequence[Rendered], most: int, hook: Hook | None, start: Any, times: int
     ) -> tuple[list[list[int]], float]:
-        written: list[list[int]] = [[] for _ in rows]
+        copies = [place for place in range(len(rows)) for _ in range(times)]
+        written: list[list[int]] = [[] for _ in copies]
         first = perf_counter()
         with torch.inference_mode():
-            text = self._text([row.ids for row in rows], rows)
-            hidden, state = self._read(text.ids, text.mask, text, start)
-            last = text.mask.sum(dim=1, keepdim=True) - 1
-            hidden, text = picked(hidden, last), text._replace(seen=picked(text.seen, last))
+            hidden, text, state = self._asked(rows, start)
+            if times > 1:
+                hidden, text, state = hidden[copies], text.rows(copies), state.rows(copies)
             for step in range(most):
                 scores = self._scores(hidden, text)[:, 0]
                 scores[:, list(self.prompts.forbidden)] = -torch.inf
@@ -239,6 +252,40 @@ class Stepwise(CausalLM):
         text = text._replace(seen=picked(text.seen, places))
         scores = self._scores(picked(hidden, places), text)
         return log_p(scores, self.vocabulary.said(targets, text.seen))
+
+    def branched_log_p(
+        self,
+        rows: Sequence[Rendered],
+        texts: Sequence[Sequence[int]],
+        of: Sequence[int],
+        allowed: Sequence[Sequence[Sequence[int]]] | None = None,
+    ) -> Tensor:
+        """log p of each id of each text, (n, t) in float64, 0 behind a shorter one, where a text
+        stands behind the row that ``of`` names; each row is read once. With gradients.
+
+        allowed: for each id of a text, among which ids it was the choice; all if None
+        """
+        hidden, text, state = self._asked(rows, None)
+        hidden, text = hidden[list(of)], text.rows(of)
+        targets, real = (each.to(hidden.device) for each in padded(texts, 0, "right"))
+        seen = torch.cat([text.seen, self.vocabulary.seen(targets, text.seen)], dim=1)[:, :-1]
+        if targets.shape[1] > 1:
+            read = real[:, 1:]  # what has something behind it
+            more, _ = self._read(targets[:, :-1], read, text, state.rows(of), want_state=False)
+            hidden = torch.cat([hidden, more], dim=1)
+        scores = self._scores(hidden, text._replace(seen=seen))
+        if allowed is not None:
+            scores = scores.masked_fill(~choices(allowed, scores), -torch.inf)
+        targets = self.vocabulary.said(targets, seen).masked_fill(real == 0, -1)
+        return log_p(scores, targets)
+
+    def _asked(self, rows: Sequence[Rendered], start: Any) -> tuple[Tensor, Text, Any]:
+        """Rows read to their ends: the last hidden states (b, 1, d), the text with what is seen
+        there (b, 1), and what was read."""
+        text = self._text([row.ids for row in rows], rows)
+        hidden, state = self._read(text.ids, text.mask, text, start)
+        last = text.mask.sum(dim=1, keepdim=True) - 1
+        return picked(hidden, last), text._replace(seen=picked(text.seen, last)), state
 
     def next_log_p(self, rows: Sequence[Rendered], start: Any = None) -> Tensor:
         """log p of whatever may come behind each row, (b, v), with gradients as above."""
@@ -295,6 +342,17 @@ def spans(rows: Sequence[Asked]) -> tuple[Tensor, Tensor]:
     places = torch.tensor([[row.start - 1] for row in rows]) + torch.arange(width)
     targets, real = padded([row.ids[row.start :] for row in rows], -1, "right")
     return torch.where(real == 1, places, places[:, :1]), targets
+
+
+def choices(allowed: Sequence[Sequence[Sequence[int]]], scores: Tensor) -> Tensor:
+    """Where ids may stand: for each row and place those listed, (b, t, v); behind a row's last
+    place all."""
+    found = torch.ones(scores.shape, dtype=torch.bool)
+    for row, places in zip(found, allowed, strict=True):
+        for here, ids in zip(row, places, strict=False):
+            here[:] = False
+            here[list(ids)] = True
+    return found.to(scores.device)
 
 
 def picked(values: Tensor, places: Tensor) -> Tensor:

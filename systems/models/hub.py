@@ -25,6 +25,8 @@ NEOX = "EleutherAI/gpt-neox-20b"
 """Whose tokenizer the original Mamba-2 models use; their own folders hold none."""
 SHIPPED = Path(__file__).parent.parent / "checkpoints"
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+"""What peft writes: where LoRA's base is named, and its weights."""
 ABOUT = "about.json"
 """What a checkpoint of ours says of itself; no result depends on it."""
 
@@ -107,16 +109,18 @@ class OneModel:
 
     def files(self) -> Sequence[Path]:
         """The folder; of a checkpoint of ours its files, but for `ABOUT`. And the files of a
-        tokenizer that lies elsewhere."""
+        tokenizer that lies elsewhere, and of an adapter's base."""
         folder = self.folder()
-        if has_open_words(folder):
-            self._check_kind(folder)
-            return sorted(each for each in folder.iterdir() if each.name != ABOUT)
-        if not is_state_spaces(read_config(folder)):
-            return [folder]
-        other = tokenizer_folder(folder)
-        spoken = (other / name for name in TOKENIZER if other != folder)
-        return [folder, *(each for each in spoken if each.is_file())]
+        base = base_folder(folder)
+        own = [folder / name for name in ADAPTER if base != folder]
+        if has_open_words(base):
+            self._check_kind(base)
+            return [*own, *sorted(each for each in base.iterdir() if each.name != ABOUT)]
+        if not is_state_spaces(read_config(base)):
+            return [*own, base]
+        other = tokenizer_folder(base)
+        spoken = (other / name for name in TOKENIZER if other != base)
+        return [*own, base, *(each for each in spoken if each.is_file())]
 
     def _check_kind(self, folder: Path) -> None:
         """`HarnessError` for a checkpoint of another kind, which would load and mean nothing."""
@@ -133,7 +137,7 @@ class OneModel:
     @cached_property
     def world(self) -> str:
         """The generated world that the checkpoint was made for; empty: none."""
-        return str(about(self.folder()).get("world", ""))
+        return str(about(base_folder(self.folder())).get("world", ""))
 
 
 def _architecture(folder: Path) -> str:
@@ -152,7 +156,22 @@ def _cached(model: str, file: str, revision: str = "") -> Path | None:
     return Path(found).parent if isinstance(found, str) else None
 
 
+def base_folder(folder: Path) -> Path:
+    """The folder itself; of an adapter, that of the model it is for."""
+    config = folder / ADAPTER[0]
+    if (folder / "config.json").is_file() or not config.is_file():
+        return folder
+    named = _read_object(config).get("base_model_name_or_path")
+    if not named:
+        raise HarnessError(f"{config} names no base model.", "Write base_model_name_or_path there.")
+    return model_folder(str(named))
+
+
 def _checked(folder: Path) -> Path:
+    if base_folder(folder) != folder:
+        if not (folder / ADAPTER[1]).is_file():
+            raise HarnessError(f"{folder} has no {ADAPTER[1]}.", "Get the adapter again.")
+        return folder
     if not (folder / "config.json").is_file():
         raise HarnessError(f"{folder} is no model: it has no config.json.", "Check the path.")
     original = (folder / PICKLED).is_file() and is_state_spaces(read_config(folder))
@@ -165,8 +184,8 @@ def _checked(folder: Path) -> Path:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """What a model's config.json says."""
-    return _read_object(folder / "config.json")
+    """What a model's config.json says, for an adapter that of its base."""
+    return _read_object(base_folder(folder) / "config.json")
 
 
 def _read_object(file: Path) -> dict[str, Any]:
@@ -201,18 +220,19 @@ def tokenizer_folder(folder: Path) -> Path:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a folder; see `tokenizer_folder`."""
-    return _loaded("AutoTokenizer", folder)
+    """The tokenizer of a folder, or of an adapter's base; see `tokenizer_folder`."""
+    return _loaded("AutoTokenizer", base_folder(folder))
 
 
 def load_model(kind: str, folder: Path, device: str, dtype: str) -> Any:
-    """The model of a folder, ready to serve.
+    """The model of a folder, ready to serve; an adapter is merged into its base.
 
     kind: the class of transformers that builds the model, such as ``AutoModel``
     """
     place, precision = checked_device(device), checked_dtype(dtype)
     settings = {"dtype": precision, "use_safetensors": True, "output_loading_info": True}
-    model, report = _loaded(kind, folder, **settings)
+    base = base_folder(folder)
+    model, report = _loaded(kind, base, **settings)
     # An encoder is often saved without its pooler, which we do not use.
     spare = "pooler" if kind == "AutoModel" else None
     absent = sorted(name for name in report["missing_keys"] if not spare or spare not in name)
@@ -221,7 +241,21 @@ def load_model(kind: str, folder: Path, device: str, dtype: str) -> Any:
             f"the checkpoint in {folder} lacks {len(absent)} weights (such as {absent[0]}).",
             "Check that it holds this kind of model.",
         )
+    if base != folder:
+        model = _merged(model, folder)
     return model.to(place).eval()
+
+
+def _merged(model: Any, adapter: Path) -> Any:
+    """A model with an adapter's changes."""
+    broken = (OSError, ValueError, KeyError, RuntimeError, TypeError)
+    try:
+        return library("peft").PeftModel.from_pretrained(model, adapter).merge_and_unload()
+    except broken as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise HarnessError(
+            f"the adapter in {adapter} cannot be loaded: {reason}", "Check its files."
+        ) from error
 
 
 def _loaded(kind: str, folder: Path, **settings: Any) -> Any:

@@ -4,8 +4,8 @@
     open_lm(folder).log_likelihood(prompts, texts)     log p(text | prompt)
 
 Mamba-2 goes through our own forward (`systems.models.mamba2`), and so does the loop around any
-model with open words; all others are transformers'. What it does not do: sampling, beams, several
-turns.
+model with open words; all others are transformers'. What it does not do: beams, several turns,
+sampling (but a hook may draw).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from harness.data import HarnessError
 from systems.models.hub import by_length
-from systems.models.prompts import Prompt, Prompts, Rendered
+from systems.models.prompts import Named, Prompt, Prompts, Rendered
 
 Hook = Callable[[Sequence[Sequence[int]], Any], Any]
 """``hook(written, scores) -> scores``, before each token is chosen.
@@ -92,6 +92,10 @@ class CausalLM:
         `words` as `generate` is given them. With open words they depend on the prompt."""
         return self.prompts.written(self.prompts.render(prompt, words), text)
 
+    def names(self, prompt: Prompt) -> Named:
+        """How the passages of a prompt are named in the list that it asks for."""
+        return self.prompts.names(prompt, self.prompts.render(prompt))
+
     def generate(
         self,
         prompts: Sequence[Prompt],
@@ -99,10 +103,12 @@ class CausalLM:
         hook: Hook | None = None,
         words: Sequence[Sequence[str]] = (),
         start: Any = None,
+        times: int = 1,
     ) -> list[Generated]:
         """Continue each prompt greedily by at most ``max_new_tokens``, `TOKENS` at a time; with a
         hook, which sees all prompts, at once.
 
+        times: so often each prompt is continued, one after the other (a hook may draw)
         words: for each prompt, words that may be written though the prompt does not hold them;
                of use with open words, where others cannot be written
         start: of a model that has a state, a `systems.models.mamba2.State` with a row for each
@@ -113,15 +119,16 @@ class CausalLM:
         more = words or [()] * len(prompts)
         rows = [self.prompts.render(*each) for each in zip(prompts, more, strict=True)]
         lengths = [len(row.ids) + max_new_tokens for row in rows]
-        found: dict[int, Generated] = {}
+        found: dict[int, list[Generated]] = {}
         for batch in by_length(lengths, len(rows), inf if hook else TOKENS):
             places, begin = sorted(batch), perf_counter()
             begun = None if start is None else start.rows(places)
             here = [rows[place] for place in places]
-            written, first = self._write(here, max_new_tokens, hook, begun)
-            for place, new in zip(places, written, strict=True):
-                found[place] = self._generated(rows[place], new, first - begin)
-        return [found[place] for place in range(len(rows))]
+            written, first = self._write(here, max_new_tokens, hook, begun, times)
+            for turn, place in enumerate(places):
+                new = written[turn * times : (turn + 1) * times]
+                found[place] = [self._generated(rows[place], each, first - begin) for each in new]
+        return [each for place in range(len(rows)) for each in found[place]]
 
     def _generated(self, row: Rendered, new: Sequence[int], seconds: float) -> Generated:
         kept = self.kept(new)
@@ -161,9 +168,9 @@ class CausalLM:
         return Asked(ids, len(row.ids), row)
 
     def _write(
-        self, rows: Sequence[Rendered], most: int, hook: Hook | None, start: Any
+        self, rows: Sequence[Rendered], most: int, hook: Hook | None, start: Any, times: int
     ) -> tuple[list[list[int]], float]:
-        """What is written behind each row, and when the first token was there."""
+        """What is written behind each row, so many times, and when the first token was there."""
         raise NotImplementedError
 
     def _log_p(self, rows: Sequence[Asked]) -> list[float]:

@@ -6,7 +6,8 @@ Checkpoints with open words know one form of prompt (see `systems.models.words`)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
@@ -16,6 +17,7 @@ from systems.models.words import (
     ANSWER,
     END,
     NEW,
+    NUMBERS,
     PAD,
     PASSAGE,
     PIECES,
@@ -30,13 +32,23 @@ from systems.passages import words_of
 class Prompt(NamedTuple):
     """What a model is to continue: with the answer to a question, or, where that is None, with a
     question about the passages. ``system`` is what a chat model is told before. ``behind``: the
-    passages are in the state that the model starts from, and the prompt is what follows them."""
+    passages are in the state that the model starts from, and the prompt is what follows them.
+    ``choose``: so many passages are to be named by their numbers, instead of an answer."""
 
     question: str | None
     passages: Sequence[Document] = ()
     instruction: str = ""
     system: str = ""
     behind: bool = False
+    choose: int = 0
+
+
+class Named(NamedTuple):
+    """The ids that write the name of each passage: as the ``first`` of a list, and ``later``,
+    with what stands between. None begins with another one."""
+
+    first: list[list[int]]
+    later: list[list[int]]
 
 
 class Rendered(NamedTuple):
@@ -64,6 +76,10 @@ class Prompts(Protocol):
 
     def passage(self, document: Document) -> Rendered:
         """A passage that is read by itself; nothing where the document is empty."""
+        ...
+
+    def names(self, prompt: Prompt, rendered: Rendered) -> Named:
+        """How the passages of a prompt are named in the list that it asks for."""
         ...
 
     def written(self, rendered: Rendered, text: str) -> list[int]:
@@ -140,6 +156,12 @@ class TokenPrompts:
         # Some tokenizers put a space before any text: only behind something is it there once.
         return self._plain(f": {text}")[len(self._plain(":")) :]
 
+    def names(self, prompt: Prompt, rendered: Rendered) -> Named:
+        numbers = range(1, len(prompt.passages) + 1)
+        first = [self.written(rendered, f"[{number}]") for number in numbers]
+        behind = len(self._plain("]"))
+        return Named(first, [self._plain(f"] > [{number}]")[behind:] for number in numbers])
+
     def _plain(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
@@ -164,22 +186,41 @@ class TokenPrompts:
 
 class WordPrompts:
     """Prompts in open words. Instruction and system prompt are not read: the model knows one
-    instruction. An answer's target includes its end."""
+    instruction. An answer's target includes its end.
+
+    salt: of the hash of words that are not known; another one for each text in training
+    """
 
     ends: tuple[int, ...] = (END,)
     forbidden: tuple[int, ...] = (PAD, NEW, PASSAGE, QUESTION, ANSWER)
 
     def __init__(self, words: OpenWords) -> None:
         self.words = words
+        self.salt = ""
 
     def render(self, prompt: Prompt, words: Sequence[str] = ()) -> Rendered:
-        lexicon = Lexicon(self.words)
+        lexicon = Lexicon(self.words, self.salt)
         lexicon.read(" ".join(words))
         given = len(lexicon.slots)
-        return Rendered(lexicon.prompt(prompt.passages, prompt.question), lexicon, given)
+        if prompt.choose:
+            self._check_numbers(len(prompt.passages))
+        ids = lexicon.prompt(prompt.passages, prompt.question, bool(prompt.choose))
+        return Rendered(ids, lexicon, given)
+
+    def _check_numbers(self, passages: int) -> None:
+        known = sum(number in self.words.ids for number in NUMBERS)
+        if passages > known:
+            raise HarnessError(
+                f"the model knows {known} numbers of passages, and there are {passages}.",
+                f"Put fewer before it (@{known})." if known else "Take mini-selector.",
+            )
+
+    def names(self, prompt: Prompt, rendered: Rendered) -> Named:
+        called = [self.written(rendered, number) for number in NUMBERS[: len(prompt.passages)]]
+        return Named(called, called)
 
     def passage(self, document: Document) -> Rendered:
-        lexicon = Lexicon(self.words)
+        lexicon = Lexicon(self.words, self.salt)
         empty = not words_of(document).strip()
         return Rendered([] if empty else lexicon.passage(document), lexicon)
 
@@ -218,17 +259,43 @@ def _following(question: str | None) -> str:
     return "\n\nQuestion:" if question is None else f"\n\nQuestion: {question}\nAnswer:"
 
 
+CHOOSE = (
+    "Here are {passages} numbered passages and a question. Which {choose} of them help most to "
+    "answer it? A passage helps if it states something that the answer rests on. Write their "
+    "numbers and nothing else, the most helpful first, like this: [2] > [1]."
+)
+"""What a model that chooses passages is told."""
+
+
 def prompt_text(prompt: Prompt) -> str:
     """The one text for all models that read text: instruction, numbered passages, question.
 
-    Without a question it asks for one, as UPR does (Sachan et al. 2022, arXiv 2204.07496).
+    Without a question it asks for one, as UPR does (Sachan et al. 2022, arXiv 2204.07496); where
+    passages are to be chosen it asks for their numbers, as RankGPT does (Sun et al. 2023, arXiv
+    2304.09542).
     """
     if prompt.question is None:
         parts = [f"Passage: {words_of(passage)}" for passage in prompt.passages]
         return "\n\n".join([*parts, "Please write a question based on this passage."])
     parts = [prompt.instruction] if prompt.instruction else []
+    if prompt.choose:
+        parts = [CHOOSE.format(passages=len(prompt.passages), choose=prompt.choose)]
     for number, passage in enumerate(prompt.passages, 1):
         title = f" {passage.title}" if passage.title else ""
         parts.append(f"[{number}]{title}\n{passage.text}")
-    parts.append(f"Question: {prompt.question}\nAnswer:")
+    asked = "Numbers" if prompt.choose else "Answer"
+    parts.append(f"Question: {prompt.question}\n{asked}:")
     return "\n\n".join(parts)
+
+
+def fitting(prompt: Prompt, room: int | None, count: Callable[[Prompt], int]) -> int:
+    """How many of a prompt's passages, the first ones, fit whole into so many tokens; negative if
+    it has more tokens without any."""
+
+    def tokens(passages: int) -> int:
+        return count(prompt._replace(passages=prompt.passages[:passages]))
+
+    most = len(prompt.passages)
+    if room is None or tokens(most) <= room:
+        return most
+    return bisect_right(range(most), room, key=tokens) - 1

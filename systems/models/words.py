@@ -27,6 +27,8 @@ FILE = "words.json"
 SPECIAL = ("<pad>", "<new>", "<passage>", "<question>", "<answer>", "<end>")
 PAD, NEW, PASSAGE, QUESTION, ANSWER, END = range(len(SPECIAL))
 PIECES = re.compile(r"\w+|[^\w\s]")
+NUMBERS = tuple(map(str, range(1, 21)))
+"""What passages are called in a list, by a model that knows these words."""
 
 
 class OpenWords:
@@ -98,19 +100,25 @@ class Lexicon:
             ids.append(known)
         return ids
 
-    def passage(self, document: Document) -> list[int]:
-        """A passage as open-word models read it: its sign, its title and a colon, its text."""
+    def passage(self, document: Document, number: str = "") -> list[int]:
+        """A passage as open-word models read it: its sign, its title and a colon, its text. Its
+        number, if it has one, stands before them, and again behind, where all has been read."""
         title = f"{document.title}: " if document.title else ""
-        return [PASSAGE, *self.read(title + document.text)]
+        called = self.read(number)
+        return [PASSAGE, *called, *self.read(title + document.text), *called]
 
     def question(self, text: str) -> list[int]:
         """A question as open-word models read it."""
         return [QUESTION, *self.read(text)]
 
-    def prompt(self, passages: Sequence[Document], question: str | None) -> list[int]:
+    def prompt(
+        self, passages: Sequence[Document], question: str | None, numbered: bool = False
+    ) -> list[int]:
         """Passages and a question, up to where its answer begins; without a question, up to where
         one begins."""
-        ids = [each for passage in passages for each in self.passage(passage)]
+        numbers = NUMBERS if numbered else [""] * len(passages)
+        called = zip(passages, numbers, strict=False)
+        ids = [each for passage, number in called for each in self.passage(passage, number)]
         return [*ids, QUESTION] if question is None else [*ids, *self.question(question), ANSWER]
 
     def pair(self, question: str, document: Document) -> tuple[list[int], list[int]]:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any, ClassVar, NamedTuple
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaModel
 
 from harness.data import Lesson
+from systems.models.hub import model_folder
 from systems.models.mamba2 import Mamba2, Mamba2Config, State
 from systems.models.openwords import OpenVocabulary, WordTable
+from systems.models.words import NUMBERS, OpenWords
 from systems.training.recipe import Recipe
 from systems.training.texts import WEIGHTS, Rows, Texts, joined, texts_of
 
@@ -57,7 +61,7 @@ class LanguageRecipe(Recipe):
         raise NotImplementedError
 
     def loss(self, lessons: list[Lesson], rng: random.Random) -> tuple[Tensor, float]:
-        texts = texts_of(lessons, self.words, rng)
+        texts = texts_of(lessons, self.words, rng, bool(self.numbers))
         slots = self.open.slots(texts.lexicons)
         parts = zip(*self.read(texts, slots, rng), strict=True)
         said = Said(*map(torch.cat, parts))
@@ -284,6 +288,48 @@ class MiniLlama(LanguageRecipe):
         found = {f"model.{name}": each for name, each in self.body.state_dict().items()}
         found["model.norm.weight"] = found["model.norm.weight"] * self.width**-0.5
         return {**found, "words.hashed": self.table.hashed}
+
+
+class MiniSelector(MiniLlama):
+    """The shipped `MiniLlama`, taught further to write the numbers of the passages that a question
+    needs, in the order of its steps. Numbers are words of their own: a hashed one cannot be told
+    from what it stands beside. (From nothing, and together with answering, it takes far longer.)
+    """
+
+    name = "mini-selector"
+    steps = 3_000
+    rate = 1e-3
+    sizes = (2, 3, 4, 6, 8, 10, 15, 20)
+    kinds: ClassVar[dict[str, tuple[float, int]]] = {
+        "single": (4.0, 2),
+        "bridge": (3.0, 2),
+        "composed": (1.5, 4),
+    }
+    enough = 0.6
+    numbers = NUMBERS
+    start = "mini-llama"
+
+    def new_model(self) -> nn.ModuleDict:
+        made = super().new_model()
+        folder = model_folder(self.start)
+        file = folder / "model.safetensors"
+        found = {name: each.float() for name, each in load_file(file).items()}
+        self.table.hashed.data.copy_(found.pop("words.hashed"))
+        body = {name.removeprefix("model."): each for name, each in found.items()}
+        body["norm.weight"] = body["norm.weight"] * self.width**0.5
+        known = self.open.known.data.clone()
+        old = OpenWords.read(folder).ids
+        both = [(place, old[word]) for word, place in self.words.ids.items() if word in old]
+        to, of = map(list, zip(*both, strict=True))
+        known[to] = body["embed_tokens.weight"][of]
+        self.body.load_state_dict({**body, "embed_tokens.weight": known})
+        return made
+
+    def described(self) -> dict[str, Any]:
+        found = super().described()
+        weights = (model_folder(self.start) / "model.safetensors").read_bytes()
+        start = {"start": self.start, "sha256": sha256(weights).hexdigest()[:16]}
+        return {**found, "recipe": {**found["recipe"], **start}}
 
 
 LOOK = 6.0

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from harness.contract import Teacher
 from harness.data import Lesson
 from systems.models.words import OpenWords
+from systems.training import state
 
 WARM_UP = 100
 """Steps in which the learning rate rises."""
@@ -57,13 +56,15 @@ class Recipe:
     sizes: ClassVar[tuple[int, ...]] = (1, 2, 3, 4, 6, 8, 10)
     kinds: ClassVar[Mapping[str, tuple[float, int]]]
     enough: ClassVar[float] = 0.65
+    numbers: ClassVar[Sequence[str]] = ()
+    """Words that it knows beside those of the teacher."""
     further: ClassVar[Mapping[str, Any]] = {}
     """What else makes this recipe, for the record."""
     config: dict[str, Any]
 
     def __init__(self, teacher: Teacher, seed: int, steps: int) -> None:
         self.teacher, self.seed, self.steps = teacher, seed, steps
-        self.words = OpenWords.of(teacher.known_words())
+        self.words = OpenWords.of((*teacher.known_words(), *self.numbers))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.model = self.new_model()
@@ -122,42 +123,29 @@ class Recipe:
         return figures
 
     def keep(self, path: Path, notes: str) -> None:
-        tensors = {f"model.{name}": each.data for name, each in self.model.named_parameters()}
-        for place, state in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{place}.{name}": each for name, each in state.items()}
-        self._write(path, tensors, {"state": json.dumps(self._state()), "notes": notes})
+        weights = state.named("model.", dict(self.model.named_parameters()))
+        moments = state.named("optimiser.", state.moments(self.optimiser))
+        said = {"state": json.dumps(self._state()), "notes": notes}
+        state.write(path, {**weights, **moments}, said)
 
     def resume(self, path: Path) -> str:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata()
-            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        self.done, self.level, self.stayed, self.right = json.loads(metadata["state"])
+        found, notes = state.read(path)
+        self.done, self.level, self.stayed, self.right = json.loads(notes["state"])
         for name, each in self.model.named_parameters():
             each.data.copy_(found[f"model.{name}"])
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, each in _under("optimiser.", found).items():
-            place, _, moment = name.partition(".")
-            moments.setdefault(int(place), {})[moment] = each
-        groups = self.optimiser.state_dict()["param_groups"]
-        self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
-        return str(metadata["notes"])
+        state.remember(self.optimiser, state.under("optimiser.", found))
+        return notes["notes"]
 
     def save(self, folder: Path) -> None:
         self.words.write(folder)
         (folder / "config.json").write_text(json.dumps(self.config, indent=1) + "\n")
-        halved = {name: each.half().contiguous() for name, each in self.weights().items()}
-        self._write(folder / "model.safetensors", halved, {"format": "pt"})
+        halved = {name: each.half() for name, each in self.weights().items()}
+        state.write(folder / "model.safetensors", halved, {"format": "pt"})
 
     # --- how --------------------------------------------------------------------------
 
     def _state(self) -> list[float]:
         return [self.done, self.level, self.stayed, self.right]
-
-    def _write(self, path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-        part = path.with_suffix(".part")
-        save_file(tensors, part, metadata)
-        part.chmod(0o644)
-        part.replace(path)
 
     def _pace(self) -> float:
         """Of the learning rate: it rises, is held, and falls to `LEAST`."""
@@ -195,8 +183,3 @@ class Recipe:
 def _untitled(lesson: Lesson) -> Lesson:
     """The lesson with passages that have no title."""
     return lesson._replace(documents=[replace(each, title="") for each in lesson.documents])
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors whose names begin with the prefix, under the rest of their names."""
-    return {name[len(prefix) :]: each for name, each in tensors.items() if name.startswith(prefix)}

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from harness.data import Lesson
-from systems.models.words import ANSWER, END, PAD, Lexicon, OpenWords
+from harness.data import Exercise, Lesson
+from systems.models.words import ANSWER, END, NUMBERS, PAD, Lexicon, OpenWords
 
 PASSAGE_WEIGHT, QUESTION_WEIGHT, SIGN_WEIGHT, ANSWER_WEIGHT = WEIGHTS = 0.3, 0.5, 0.1, 2.0
 """What a token counts in the loss: of a passage, of a question, between, and of an answer."""
@@ -54,26 +54,41 @@ class Texts(NamedTuple):
     gold: list[tuple[int, ...]]
 
 
-def texts_of(lessons: Sequence[Lesson], words: OpenWords, rng: random.Random) -> Texts:
-    """Write down a batch of lessons, each with a salt of its own."""
+def texts_of(
+    lessons: Sequence[Lesson], words: OpenWords, rng: random.Random, lists: bool = False
+) -> Texts:
+    """Write down a batch of lessons, each with a salt of its own.
+
+    lists: the passages have numbers, and those of its gold passages are a question's answer
+    """
     lexicons = [Lexicon(words, str(rng.random())) for _ in lessons]
     passages, questions = [], []
     home, lesson, begins, gold = [], [], [], []
     for place, (each, lexicon) in enumerate(zip(lessons, lexicons, strict=True)):
-        for document in each.documents:
+        size = len(each.documents)
+        numbers = NUMBERS[:size] if lists else [""] * size
+        for document, number in zip(each.documents, numbers, strict=True):
             before = len(lexicon.slots)
-            passages.append(_row(lexicon.passage(document), before))
+            row = _row(lexicon.passage(document, number), before)
+            passages.append(row)
             home.append(place)
         before = len(lexicon.slots)
         for exercise in each.exercises:
+            if lists and not exercise.gold:
+                continue
             asked = lexicon.question(exercise.question)
-            said = [*asked, ANSWER, *lexicon.read(exercise.answer), END]
-            questions.append(_row(said, before, len(asked)))
+            answer = lexicon.read(_listed(exercise, numbers) if lists else exercise.answer)
+            questions.append(_row([*asked, ANSWER, *answer, END], before, len(asked)))
             lesson.append(place)
             begins.append(len(asked) + 1)
             gold.append(exercise.gold)
     where = (torch.tensor(home), torch.tensor(lesson), torch.tensor(begins))
     return Texts(lexicons, _rows(passages), where[0], _rows(questions), *where[1:], gold)
+
+
+def _listed(exercise: Exercise, numbers: Sequence[str]) -> str:
+    """The numbers of a question's gold passages."""
+    return " ".join(numbers[place] for place in exercise.gold)
 
 
 def _row(ids: list[int], before: int, asked: int | None = None) -> tuple[Any, ...]:

@@ -1,0 +1,72 @@
+"""Questions of a train split with what a pipeline retrieves for them: what trainings learn from.
+
+The pipeline runs as it does in any run: its rows can be resumed, and gold stays out of it. Only
+then are answers put beside them, of the train split alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from harness import registry
+from harness.corpus import Corpus
+from harness.data import DATA, Example, Gold, HarnessError, Row
+from harness.prepare import read_gold
+from harness.run import runner
+from harness.run.plan import make_plan
+from harness.run.progress import Progress, silent
+from harness.run.store import asked_rows
+
+
+def retrieved_examples(
+    tasks: Sequence[str], first: str, data: Path = DATA, progress: Progress = silent
+) -> list[Example]:
+    """An example for each question that has an answer and for which anything is retrieved; its
+    documents are the hits, best first, and no others.
+
+    first: a pipeline that ranks, such as ``bm25@20``
+    Raises `HarnessError` if there are none.
+    """
+    plan = make_plan(tasks, [first], split="train", data=data)
+    last = plan.pipelines[0].stages[-1].system
+    if not registry.ranks(registry.create("systems", last)):
+        raise HarnessError(f"{first} ranks nothing at its end.", "Write a retriever, such as bm25.")
+    folder = runner.run(plan, data=data, progress=progress)
+    found: list[Example] = []
+    for job in plan.jobs:
+        work = runner.work_of(job, plan, folder)
+        gold = read_gold(job.folder)
+        for node in work.nodes.values():
+            if node.asked:
+                rows = asked_rows(node.rows, [query.id for query in work.asked])
+                texts = {query.id: query.text for query in work.asked}
+                corpus, told = work.questions.corpus, work.questions.instruction
+                known = ((texts[name], row, gold[name]) for name, row in rows if row)
+                found += _examples(known, corpus, told)
+    if not found:
+        raise HarnessError(
+            f"{first} retrieved nothing for any question of {', '.join(tasks)} (train) that has "
+            "an answer.",
+            "Choose another task or pipeline.",
+        )
+    return found
+
+
+def _examples(
+    rows: Iterator[tuple[str, Row, Gold]], corpus: Corpus, instruction: str
+) -> Iterator[Example]:
+    for question, row, gold in rows:
+        if not gold.answers or not gold.answerable or not row.hits:
+            continue
+        ids = tuple(hit.id for hit in row.hits)
+        yield Example(
+            question,
+            tuple(corpus[each] for each in ids),
+            gold.answers[0],
+            aliases=gold.answers[1:],
+            support=tuple(doc_id for doc_id, grade in gold.relevance.items() if grade > 0),
+            retrieved=ids,
+            group=gold.group,
+            instruction=instruction,
+        )

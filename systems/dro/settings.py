@@ -1,0 +1,137 @@
+"""What a training of DRO can be told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from harness.data import HarnessError
+from systems.dro.em import Norm
+from systems.models.hub import about, base_folder, check_sizes, model_folder
+from systems.models.words import has_open_words
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a training can be told; what is None is as in the paper, or as suits the mini models
+    (`PAPER`, `MINI`).
+
+    selector, generator: the models to begin with: shipped, on the hub or a folder
+    keep:        passages of a list (K)
+    samples:     lists a question (m)
+    iterations:  of EM, at most
+    questions:   of each iteration, another part of all in each; 0: all
+    temperature, top_p: of drawing lists
+    norm:        the likelihood in the weights: its mean over tokens or its sum
+    aliases:     the answer that counts: the first, or the likeliest of those accepted
+    selector_warm_up, generator_warm_up: steps of supervised training before: the selector on
+                 the candidates that hold the support, then those ranked best; the generator behind
+                 random lists, half of which hold the support
+    selector_rate, generator_rate, decay: of AdamW
+    selector_epochs, generator_epochs: of each M-step
+    batch:       questions a step; micro: at once, as memory allows
+    lora:        rank; 0: all weights
+    without:     which of the two is not trained by EM
+    dev:         questions of the train split that are kept apart
+    patience:    iterations without a better F1 on them after which it stops; 0: never
+    shown:       of them, whose lists and weights are noted after each iteration
+    max_new_tokens: of an answer on them
+    device, dtype: bfloat16 on CUDA computes in it, with weights in float32
+    """
+
+    selector: str = "mini-selector"
+    generator: str = "mini-llama"
+    keep: int | None = None
+    samples: int = 8
+    iterations: int = 5
+    questions: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    norm: Norm = "mean"
+    aliases: Literal["first", "best"] = "first"
+    selector_warm_up: int = 0
+    generator_warm_up: int | None = None
+    selector_rate: float | None = None
+    generator_rate: float | None = None
+    decay: float = 0.01
+    selector_epochs: int | None = None
+    generator_epochs: int = 1
+    batch: int | None = None
+    micro: int | None = None
+    lora: int = 0
+    without: Literal["none", "selector", "generator"] = "none"
+    dev: int = 100
+    patience: int = 1
+    shown: int = 2
+    max_new_tokens: int = 16
+    device: str = "cpu"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+@dataclass(frozen=True)
+class Filled(Settings):
+    """Settings of which none is None."""
+
+    keep: int = 0
+    questions: int = 0
+    temperature: float = 1.0
+    top_p: float = 1.0
+    generator_warm_up: int = 0
+    selector_rate: float = 0.0
+    generator_rate: float = 0.0
+    selector_epochs: int = 0
+    batch: int = 0
+    micro: int = 0
+
+
+PAPER: Mapping[str, Any] = {
+    "keep": 5,
+    "temperature": 0.7,
+    "top_p": 0.95,
+    "questions": 0,
+    "generator_warm_up": 0,
+    "selector_rate": 1e-5,
+    "generator_rate": 1e-5,
+    "selector_epochs": 1,
+    "batch": 128,
+    "micro": 1,
+}
+MINI: Mapping[str, Any] = {
+    "keep": 2,
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "questions": 400,
+    "generator_warm_up": 40,
+    "selector_rate": 3e-4,
+    "generator_rate": 2e-4,
+    "selector_epochs": 2,
+    "batch": 16,
+    "micro": 16,
+}
+
+
+def filled(settings: Settings) -> Filled:
+    """Settings with what is None filled in; `HarnessError` for what is wrong."""
+    mini = has_open_words(base_folder(model_folder(settings.selector)))
+    said = {key: each for key, each in asdict(settings).items() if each is not None}
+    s = Filled(**{**(MINI if mini else PAPER), **said})
+    check_sizes("dro", keep=s.keep, samples=s.samples, batch=s.batch, micro=s.micro)
+    if not 0 < s.top_p <= 1 or s.temperature <= 0:
+        raise HarnessError(
+            f"dro: temperature={s.temperature}, top_p={s.top_p} draws nothing.",
+            "Give a temperature above 0 and a top_p of 0 to 1.",
+        )
+    return s
+
+
+def world_of(s: Settings) -> str:
+    """The generated world that both models are of; empty: none."""
+    folders = (base_folder(model_folder(each)) for each in (s.selector, s.generator))
+    worlds = {str(about(each).get("world", "")) for each in folders}
+    if len(worlds) > 1:
+        raise HarnessError(
+            f"{s.selector} and {s.generator} are not of one world.",
+            "Take two mini models, or two that are none.",
+        )
+    return worlds.pop()

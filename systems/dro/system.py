@@ -1,0 +1,178 @@
+"""DRO as a system: the selector writes a list of the candidates, the generator answers from it.
+
+What it does not do: retrieve, choose from more candidates than the selector can read, sample.
+Training is `systems.dro.training`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from harness.corpus import Corpus
+from harness.data import Brief, Document, HarnessError, Hit, Query, Reply
+from harness.run.spans import span
+from systems.dro.selector import Asked, Drawn, Selector
+from systems.models.hub import SHIPPED, OneModel, about, model_folder
+from systems.models.language import open_lm
+from systems.passages import words_of
+from systems.reader import Reader
+
+MINI = "mini-dro"
+KEEP = 5
+"""Passages of a list, where neither the pipeline nor the checkpoint says."""
+
+
+class Choosing(OneModel):
+    """The selector's checkpoint."""
+
+    takes = "ForCausalLM"
+
+    def __init__(self, model: str) -> None:
+        self.model, self.revision = model, ""
+
+
+class Dro:
+    """Options: ``checkpoint``, what ``train dro`` wrote (the shipped one or its folder); or
+    ``selector`` and ``generator``, two models of their own (shipped, on the hub or a folder).
+
+    part: ``both``; the ``selector`` alone, which reranks; the ``generator`` alone, which reads what
+          another stage chose
+
+    A list has as many passages as go on (``dro@5``), else as many as the checkpoint was trained
+    for. Behind it stand the other candidates as the stage before ranked them.
+    """
+
+    needs_pool = True
+    model_option = "checkpoint=DIR"
+
+    def __init__(
+        self,
+        checkpoint: str = MINI,
+        selector: str = "",
+        generator: str = "",
+        part: Literal["both", "selector", "generator"] = "both",
+    ) -> None:
+        named = {"selector": selector, "generator": generator}
+        used = [each for each in named if part in (each, "both")]
+        if checkpoint != MINI and any(named.values()):
+            raise HarnessError(
+                "dro:checkpoint= and selector= or generator= name the same thing twice.",
+                "Give a checkpoint, or the models.",
+            )
+        if any(named.values()) and not all(named[each] for each in used):
+            missing = next(each for each in used if not named[each])
+            raise HarnessError(f"dro needs {missing}= too.", f"Write {missing}=ORG/NAME.")
+        self.checkpoint = "" if any(named.values()) else checkpoint
+        self.named, self.part = named, part
+        if part != "both":
+            self.solve = None  # type: ignore[assignment]
+        if part != "selector":
+            self.retrieve = None  # type: ignore[assignment]
+        if part != "generator":
+            self.answer = None  # type: ignore[assignment]
+        else:
+            self.needs_pool = False
+
+    @cached_property
+    def folder(self) -> Path | None:
+        """The checkpoint's folder, if it is one."""
+        if not self.checkpoint:
+            return None
+        shipped, given = SHIPPED / self.checkpoint, Path(self.checkpoint).expanduser()
+        folder = shipped if "/" not in self.checkpoint and shipped.is_dir() else given
+        if not (folder / "selector").is_dir() or not (folder / "generator").is_dir():
+            raise HarnessError(
+                f"{self.checkpoint} is no checkpoint of dro: it holds no selector and generator.",
+                "Make one with `python -m harness train dro --out DIR`.",
+            )
+        return folder
+
+    def _model(self, part: str) -> str:
+        return self.named[part] if self.folder is None else str(self.folder / part)
+
+    @cached_property
+    def models(self) -> dict[str, OneModel]:
+        """The models that this part needs."""
+        made = {"selector": Choosing, "generator": Reader}
+        used = [each for each in made if self.part in (each, "both")]
+        return {each: made[each](model=self._model(each)) for each in used}
+
+    def files(self) -> Sequence[Path]:
+        return [file for each in self.models.values() for file in each.files()]
+
+    @cached_property
+    def world(self) -> str:
+        """Of the checkpoint; else of its models, which should be of one."""
+        if self.folder is not None:
+            return str(about(self.folder).get("world", ""))
+        return max(each.world for each in self.models.values())
+
+    def open(self, corpus: Corpus, folder: Path | None, brief: Brief) -> None:
+        self.corpus = corpus
+        kept = about(self.folder).get("recipe", {}) if self.folder is not None else {}
+        self.keep = int(kept.get("keep", KEEP))
+        if "selector" in self.models:
+            place = model_folder(self._model("selector"))
+            self.lm = open_lm(place, brief.device, brief.dtype)
+        if "generator" in self.models:
+            reader = self.models["generator"]
+            assert isinstance(reader, Reader)
+            self.reader = reader
+            reader.open(corpus, folder, brief)
+
+    def retrieve(self, queries: Sequence[Query], k: int) -> list[Reply]:
+        """The list, then the other candidates as the stage before had them."""
+        return [replace(each, hits=each.hits[:k]) for each in self._listed(queries, k)]
+
+    def answer(
+        self, queries: Sequence[Query], documents: Sequence[Sequence[Document]]
+    ) -> Sequence[Reply | HarnessError]:
+        """The generator's answer from what another stage chose; see `Reader.answer`."""
+        return self.reader.answer(queries, documents)
+
+    def solve(self, queries: Sequence[Query], k: int) -> list[Reply]:
+        """A list, and the answer from it. ``extras`` has its log-probability."""
+        listed = self._listed(queries, k)
+        chosen = [[self.corpus[each] for each in reply.extras["list"]] for reply in listed]
+        with span("answer"):
+            answered = self.reader.answer(queries, chosen)
+        replies = []
+        for ranked, reply in zip(listed, answered, strict=True):
+            assert isinstance(reply, Reply)  # an endpoint alone gives errors in their place
+            counts = {**reply.counts}
+            counts["prompt_tokens"] += ranked.counts["prompt_tokens"]
+            replies.append(replace(reply, hits=ranked.hits, extras=ranked.extras, counts=counts))
+        return replies
+
+    def _listed(self, queries: Sequence[Query], k: int) -> list[Reply]:
+        """The ranking of each pool that a list begins, and the list."""
+        pools = [self._candidates(query) for query in queries]
+        asked = [
+            Asked(query.text, pool, k if k < len(pool) else self.keep)
+            for query, pool in zip(queries, pools, strict=True)
+        ]
+        with span("select"):
+            lists = Selector(self.lm).best(asked)
+        return [_ranked(pool, drawn) for pool, drawn in zip(pools, lists, strict=True)]
+
+    def _candidates(self, query: Query) -> list[Document]:
+        """The pool, as the stage before ranked it."""
+        pool = [hit.id for hit in query.prior] or sorted(query.pool or ())
+        if not pool:
+            raise HarnessError("there are no candidates.", "Put a retriever before it.")
+        found = [self.corpus[each] for each in pool]
+        if empty := [each.id for each in found if not words_of(each).strip()]:
+            raise HarnessError(f"document {empty[0]} is empty.", "Leave it out of the pool.")
+        return found
+
+
+def _ranked(pool: Sequence[Document], drawn: Drawn) -> Reply:
+    chosen = [pool[place].id for place in drawn.places]
+    rest = [each.id for each in pool if each.id not in set(chosen)]
+    hits = [Hit(doc_id, float(-place)) for place, doc_id in enumerate([*chosen, *rest], 1)]
+    counts = {"prompt_tokens": drawn.tokens}
+    return Reply(hits=tuple(hits), counts=counts, extras={"list": chosen, "log_p": drawn.log_p})

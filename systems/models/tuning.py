@@ -1,0 +1,137 @@
+"""Causal language models in training: all of their weights, or LoRA's, with gradients.
+
+Any Hugging Face model with attention, and checkpoints with open words of that kind. They are run by
+our own loop, which reads what several texts share once. Importing this module loads torch.
+"""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from harness.data import HarnessError
+from systems.models.backends import Attention, Stepwise, ends_of
+from systems.models.hub import base_folder, library, load_model, load_tokenizer, read_config
+from systems.models.openwords import (
+    HASHED,
+    ClosedVocabulary,
+    OpenVocabulary,
+    load_vocabulary,
+)
+from systems.models.prompts import TokenPrompts, WordPrompts
+from systems.models.words import FILE, has_open_words
+
+
+class Tunable:
+    """A model of a folder, open for training; an adapter there is merged first.
+
+    lm:      what reads and writes
+    weights: those that are trained, by name
+    lora:    the rank of LoRA, on all linear layers with alpha twice as large; 0: all weights
+    name:    by which an adapter will find its base; seed: of LoRA's first weights
+    """
+
+    def __init__(
+        self, folder: Path, device: str = "cpu", lora: int = 0, name: str = "", seed: int = 0
+    ) -> None:
+        self.folder = folder
+        base = base_folder(folder)
+        if read_config(folder).get("model_type", "mamba2") == "mamba2":
+            raise HarnessError(
+                f"{name or folder} has no attention, and only models with it are trained here.",
+                "Take another one, such as mini-llama.",
+            )
+        if lora and base != folder:
+            raise HarnessError(
+                f"{name or folder} is an adapter already.", "Write lora=0, or start from its base."
+            )
+        self.model = load_model("AutoModelForCausalLM", folder, device, "float32")
+        self.adapted = _adapted(self.model, lora, name or str(folder), seed) if lora else None
+        known = self.model.get_input_embeddings().weight
+        window = read_config(folder).get("max_position_embeddings")
+        self.table: nn.Module | None = None
+        self.prompts: TokenPrompts | WordPrompts
+        vocabulary: OpenVocabulary | ClosedVocabulary
+        if has_open_words(base):
+            vocabulary = load_vocabulary(base, known)
+            self.table = vocabulary.table
+            self.prompts = WordPrompts(vocabulary.words)
+        else:
+            vocabulary = ClosedVocabulary(known)
+            self.prompts = TokenPrompts(load_tokenizer(folder), ends_of(base))
+        self.lm = Stepwise(Attention(self.model), self.prompts, vocabulary, window)
+        named = dict(self.model.named_parameters())
+        if self.table is not None:
+            named[HASHED] = next(self.table.parameters())
+        self.weights: dict[str, nn.Parameter] = {}
+        for part, each in named.items():
+            each.requires_grad_(not lora or "lora_" in part)
+            if each.requires_grad:
+                self.weights[part] = each
+
+    @contextmanager
+    def salted(self, salt: str) -> Iterator[None]:
+        """Words that are not known get another hash meanwhile; of models with open words."""
+        if not isinstance(self.prompts, WordPrompts):
+            yield
+            return
+        before, self.prompts.salt = self.prompts.salt, salt
+        try:
+            yield
+        finally:
+            self.prompts.salt = before
+
+    def save(self, folder: Path) -> None:
+        """Write the model as it stands, or LoRA's adapter, in the precision it was saved in."""
+        folder.mkdir(parents=True, exist_ok=True)
+        precision = self._precision()
+        if self.adapted is not None:
+            self.adapted.save_pretrained(folder, state_dict=self._cast(self.adapted, precision))
+            (folder / "README.md").unlink(missing_ok=True)
+        elif self.table is not None:
+            base = base_folder(self.folder)
+            for each in ("config.json", FILE):
+                shutil.copyfile(base / each, folder / each)
+            found = self._cast(self.model, precision)
+            found.pop("lm_head.weight", None)
+            found[HASHED] = next(self.table.parameters()).detach().to(precision)
+            save_file(found, folder / "model.safetensors", {"format": "pt"})
+        elif isinstance(self.prompts, TokenPrompts):
+            self.model.save_pretrained(folder, state_dict=self._cast(self.model, precision))
+            self.prompts.tokenizer.save_pretrained(folder)
+
+    def _precision(self) -> torch.dtype:
+        file = next(iter(sorted(base_folder(self.folder).glob("*.safetensors"))))
+        with library("safetensors").safe_open(file, "pt") as weights:
+            name = next(iter(weights.keys()))
+            found: torch.dtype = weights.get_tensor(name).dtype
+        return found
+
+    @staticmethod
+    def _cast(model: nn.Module, precision: torch.dtype) -> dict[str, Tensor]:
+        """The weights of a model in another precision."""
+        return {
+            n: each.detach().to(precision).contiguous() for n, each in model.state_dict().items()
+        }
+
+
+def _adapted(model: Any, rank: int, name: str, seed: int) -> Any:
+    """A model with LoRA on all its linear layers, which changes nothing yet."""
+    peft = library("peft")
+    config = peft.LoraConfig(
+        r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # peft asks transformers in its old words
+        torch.manual_seed(seed)
+        adapted = peft.get_peft_model(model, config)
+    adapted.peft_config["default"].base_model_name_or_path = name
+    return adapted
