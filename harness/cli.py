@@ -369,13 +369,33 @@ def train(
     A recipe's own options (list recipes) are written as --OPTION VALUE. The same command again goes
     on where it was interrupted, and ends with the same weights.
     """
+    from harness import registry
     from harness.run.progress import told
-    from harness.train import train
+    from harness.train import by_questions, train, train_on
 
-    given = _pairs(context)
-    typer.echo(
-        train(name, out, seed, steps, told, tasks=task, first=first, options=given, data=data)
-    )
+    options = _pairs(context)
+    if by_questions(registry.find("recipes", name)):
+        if steps is not None:
+            raise HarnessError(f"{name} takes no --steps.", "`list recipes` has its options.")
+        typer.echo(
+            train_on(
+                name,
+                out,
+                seed,
+                tasks=task,
+                first=first,
+                options=options,
+                data=data,
+                progress=told,
+            )
+        )
+    elif task or first or options:
+        raise HarnessError(
+            f"{name} is taught by the generated world alone.",
+            "Write --out, --seed and --steps only.",
+        )
+    else:
+        typer.echo(train(name, out, seed, steps, told))
 
 
 def _pairs(context: typer.Context) -> dict[str, str]:

@@ -14,25 +14,30 @@ from harness.corpus import Corpus
 from harness.data import DATA, Example, Gold, HarnessError, Row
 from harness.prepare import read_gold
 from harness.run import runner
-from harness.run.plan import make_plan
+from harness.run.plan import Plan, make_plan
 from harness.run.progress import Progress, silent
 from harness.run.store import asked_rows
 
 
-def retrieved_examples(
-    tasks: Sequence[str], first: str, data: Path = DATA, progress: Progress = silent
-) -> list[Example]:
-    """An example for each question that has an answer and for which anything is retrieved; its
-    documents are the hits, best first, and no others.
-
-    first: a pipeline that ranks, such as ``bm25@20``
-    Raises `HarnessError` if there are none.
-    """
+def train_plan(tasks: Sequence[str], first: str, data: Path = DATA) -> Plan:
+    """A run of a pipeline on train splits, checked: one that ranks, such as ``bm25@20``."""
     plan = make_plan(tasks, [first], split="train", data=data)
     last = plan.pipelines[0].stages[-1].system
     if not registry.ranks(registry.create("systems", last)):
         raise HarnessError(f"{first} ranks nothing at its end.", "Write a retriever, such as bm25.")
-    folder = runner.run(plan, data=data, progress=progress)
+    return plan
+
+
+def retrieved_examples(
+    plan: Plan, out: Path | None = None, data: Path = DATA, progress: Progress = silent
+) -> list[Example]:
+    """An example for each question that has an answer and for which anything is retrieved; its
+    documents are the hits, best first, and no others.
+
+    plan: a `train_plan`; out: the folder of its run
+    Raises `HarnessError` if there are none.
+    """
+    folder = runner.run(plan, out, data, progress)
     found: list[Example] = []
     for job in plan.jobs:
         work = runner.work_of(job, plan, folder)
@@ -46,8 +51,7 @@ def retrieved_examples(
                 found += _examples(known, corpus, told)
     if not found:
         raise HarnessError(
-            f"{first} retrieved nothing for any question of {', '.join(tasks)} (train) that has "
-            "an answer.",
+            f"{plan.pipelines[0]} retrieved nothing for any train question that has an answer.",
             "Choose another task or pipeline.",
         )
     return found

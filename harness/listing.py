@@ -40,12 +40,13 @@ def listing(kinds: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
 
 
 def _entry(kind: Kind, name: str) -> dict[str, Any]:
-    if kind == "recipes":  # to look at one is to load torch
-        return {"name": name, "options": {}}
     try:
         cls: Any = registry.find(kind, name)
     except HarnessError as error:
         return {"name": name, "unusable": str(error)}
+    if kind == "recipes":  # to look at one is to load torch
+        told = registry.options_of(cls.options) if hasattr(cls, "options") else {}
+        return {"name": name, "options": {option: p.default for option, p in told.items()}}
     options = {
         option: "(required)" if p.default is inspect.Parameter.empty else p.default
         for option, p in registry.options_of(cls).items()

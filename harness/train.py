@@ -6,11 +6,13 @@ split with what a pipeline retrieved for them (`harness.examples`).
 DIR/config.json model.safetensors words.json   the checkpoint, when it is whole (or its parts)
 DIR/about.json      name, seed, steps, version of the world, recipe, the curve
 DIR/.unfinished     the state of a run that is not: weights, optimiser, curve
+DIR/.first          what the pipeline retrieved for it, meanwhile
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import threading
 import time
@@ -23,80 +25,102 @@ from typing import Any
 from harness import registry
 from harness.contract import Recipe
 from harness.data import DATA, HarnessError
-from harness.examples import retrieved_examples
+from harness.examples import retrieved_examples, train_plan
 from harness.run.progress import Progress, silent
 from harness.run.store import one_writer
 from harness.spelling import Spelled, parse_spelled
 
 EVERY = 200
 """Steps between two points of the curve, where the state is kept."""
-STATE, ABOUT = ".unfinished", "about.json"
+STATE, ABOUT, FIRST = ".unfinished", "about.json", ".first"
 
 
 def train(
+    name: str, out: Path, seed: int = 0, steps: int | None = None, progress: Progress = silent
+) -> Path:
+    """Make the checkpoint ``name`` in the folder ``out``, or go on with what was begun there.
+
+    Gives the folder. The weights follow from name, seed and steps alone (on one machine, with
+    one thread), however often the run was killed. A folder that is whole is left as it is; one
+    that holds other files is refused.
+
+    steps: optimiser steps in all; those of the recipe if None
+    """
+    cls: Any = registry.find("recipes", name)
+    if by_questions(cls):
+        raise HarnessError(f"{name} is trained on tasks.", "Call train_on.")
+    total = cls.steps if steps is None else steps
+    if total < 1:
+        raise HarnessError(f"{total} steps are too few.", "Write --steps 1 or more.")
+    teacher = registry.task(parse_spelled(cls.task))
+    asked = {"name": name, "seed": seed, "steps": total}
+    with _room(out):
+        _whole(cls(teacher, seed, total), out, asked, progress)
+    return out
+
+
+def train_on(
     name: str,
     out: Path,
     seed: int = 0,
-    steps: int | None = None,
-    progress: Progress = silent,
     *,
     tasks: Sequence[str] = (),
     first: str = "",
     options: Mapping[str, str] | None = None,
     data: Path = DATA,
+    progress: Progress = silent,
 ) -> Path:
-    """Make the checkpoint ``name`` in the folder ``out``, or go on with what was begun there.
+    """`train` for a recipe that is taught by questions.
 
-    Gives the folder. The weights follow from name, seed and what is asked for alone (on one
-    machine, with one thread), however often the run was killed. A folder that is whole is left as
-    it is; one that holds other files is refused.
-
-    steps:   optimiser steps in all; those of the recipe if None
-    tasks, first, options: of recipes that are taught by questions: the tasks, the pipeline that
-             retrieves, and the recipe's own options as text; what is left out is the recipe's
+    tasks:   whose train split it learns from; those of the recipe if none is named
+    first:   the pipeline that retrieves for them; that of the recipe if empty
+    options: the recipe's own, as text
     data:    where prepared tasks are
     """
     cls: Any = registry.find("recipes", name)
-    if hasattr(cls, "options"):
-        if steps is not None:
-            raise HarnessError(
-                f"{name} takes no --steps.", f"Its options: {', '.join(_options(cls))}."
-            )
-        tasks, first = list(tasks or cls.tasks), first or cls.first
-        taught: dict[str, Any] = {"tasks": tasks, "first": first}
-        given = Spelled(name, tuple((options or {}).items()))
-        settings = cls.options(**registry.check_options(given, cls.options))
-        examples = retrieved_examples(tasks, first, data, progress)
-        recipe: Recipe = cls(examples, seed, settings)
-    else:
-        if tasks or first or options:
-            raise HarnessError(
-                f"{name} is taught by the generated world alone.",
-                "Write --out, --seed and --steps only.",
-            )
-        if steps is not None and steps < 1:
-            raise HarnessError(f"{steps} steps are too few.", "Write --steps 1 or more.")
-        taught = {}
-        recipe = cls(registry.task(parse_spelled(cls.task)), seed, steps or cls.steps)
-    asked = {"name": name, "seed": seed, "steps": recipe.steps, **taught, **recipe.described()}
-    with one_writer(out):
-        if (out / ABOUT).exists():
-            _same(_about(out / ABOUT), asked, out)
-            (out / STATE).unlink(missing_ok=True)
-            return out
-        if not (out / STATE).exists():
-            _empty(out)
-        curve = _go_on(recipe, out / STATE, asked)
-        _steps(recipe, out / STATE, {**asked, "curve": curve}, progress)
-        recipe.save(out)
-        _write(out / ABOUT, {**asked, **_reported(recipe), "curve": curve})
-        (out / STATE).unlink()
+    if not by_questions(cls):
+        raise HarnessError(
+            f"{name} is taught by the generated world alone.",
+            "Write --out, --seed and --steps only.",
+        )
+    given = Spelled(name, tuple((options or {}).items()))
+    settings = cls.options(**registry.check_options(given, cls.options))
+    tasks, first = list(tasks or cls.tasks), first or cls.first
+    plan = train_plan(tasks, first, data)
+    with _room(out):
+        recipe = cls(retrieved_examples(plan, out / FIRST, data, progress), seed, settings)
+        asked = {"name": name, "seed": seed, "tasks": tasks, "first": first, "steps": recipe.steps}
+        _whole(recipe, out, asked, progress)
+        shutil.rmtree(out / FIRST, ignore_errors=True)
     return out
 
 
-def _options(cls: Any) -> list[str]:
-    """A recipe's options, as they are typed."""
-    return [f"--{name.replace('_', '-')}" for name in registry.options_of(cls.options)]
+def by_questions(cls: Any) -> bool:
+    """Whether a recipe is taught by questions of a train split (else by a generated world)."""
+    return hasattr(cls, "options")
+
+
+@contextmanager
+def _room(out: Path) -> Iterator[None]:
+    """Only this training writes to the folder, and it holds nothing else."""
+    with one_writer(out):
+        if not (out / ABOUT).exists() and not (out / STATE).exists():
+            _empty(out)
+        yield
+
+
+def _whole(recipe: Recipe, out: Path, asked: dict[str, Any], progress: Progress) -> None:
+    """Do what is left to do of a training."""
+    asked = {**asked, **recipe.described()}
+    if (out / ABOUT).exists():
+        _same(_about(out / ABOUT), asked, out)
+        (out / STATE).unlink(missing_ok=True)
+        return
+    curve = _go_on(recipe, out / STATE, asked)
+    _steps(recipe, out / STATE, {**asked, "curve": curve}, progress)
+    recipe.save(out)
+    _write(out / ABOUT, {**asked, **_reported(recipe), "curve": curve})
+    (out / STATE).unlink()
 
 
 def _reported(recipe: Recipe) -> dict[str, Any]:
@@ -140,7 +164,7 @@ def _described(text: str) -> dict[str, Any]:
 
 def _empty(out: Path) -> None:
     """`HarnessError` if the folder holds files that a training would overwrite or mix with its."""
-    ours = {".lock", f"{STATE}.part"}
+    ours = {".lock", f"{STATE}.part", FIRST}
     if foreign := sorted({each.name for each in out.iterdir()} - ours):
         raise HarnessError(
             f"{out} holds other files ({foreign[0]}).", "Choose a new or empty folder with --out."

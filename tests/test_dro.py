@@ -22,7 +22,7 @@ from harness.cli import main
 from harness.corpus import Corpus
 from harness.data import Brief, Document, Example, HarnessError, Hit, Query
 from harness.registry import capabilities
-from harness.train import train
+from harness.train import train_on
 from systems.dro.em import Said, log_sum, posterior
 from systems.dro.selector import Asked, Drawn, Grammar, Selector
 from systems.dro.system import Dro as DroSystem
@@ -299,7 +299,7 @@ def test_both_recalls_are_told_apart() -> None:
 
 def trainer(folder: Path, seed: int = 0, other: Path | None = None, **settings: Any) -> Dro:
     told = {"keep": 2, "samples": 4, "iterations": 1, "batch": 4, "micro": 3, "dev": 4}
-    told |= {"generator_warm_up": 0, "max_new_tokens": 3, **settings}
+    told |= {"generator_warm_up": 0, "max_new_tokens": 3, "lora": 0, **settings}
     models = {"selector": str(folder), "generator": str(other or folder)}
     return Dro([example(n) for n in range(16)], seed, Settings(**models, **told))
 
@@ -477,6 +477,23 @@ def test_what_is_written_is_what_was_trained(
     assert ("adapter_model.safetensors" in names) == bool(lora)
 
 
+def test_an_adapter_is_trained_further_or_merged(folders: dict[str, Path], tmp_path: Path) -> None:
+    first = played(trainer(folders["open"], lora=2, selector_rate=1e-2, dev=0))
+    first.save(tmp_path)
+    place = tmp_path / "selector"
+    asked = first._asking(first.train[0])
+    (before,) = first.lists.log_p([asked], [[(0, 1), (1, 2)]])
+    for lora in (0, 2):
+        again = Tunable(place, lora=lora)
+        (after,) = Selector(again.lm).log_p([asked], [[(0, 1), (1, 2)]])
+        assert torch.allclose(before, after, atol=1e-4)
+        again.save(tmp_path / f"again-{lora}")
+        assert (tmp_path / f"again-{lora}" / "adapter_config.json").exists() == bool(lora)
+        open_lm(tmp_path / f"again-{lora}")
+    with pytest.raises(HarnessError, match="an adapter of rank 2"):
+        Tunable(place, lora=4)
+
+
 def test_a_model_without_attention_is_refused(tmp_path: Path) -> None:
     folder = tiny_models.make_mamba2(tmp_path / "m")
     with pytest.raises(HarnessError, match="has no attention"):
@@ -522,7 +539,7 @@ def test_a_killed_training_ends_with_the_same_weights(
     told |= {"lora": lora, "generator_warm_up": "2"}
 
     def made(place: str) -> dict[str, bytes]:
-        found = train("dro", Path(place), 1, tasks=["toy"], first="random@4", options=told)
+        found = train_on("dro", Path(place), 1, tasks=["toy"], first="random@4", options=told)
         return bytes_of(found)
 
     first = made("a")

@@ -26,6 +26,8 @@ TORCH = {
     "systems/models/backends.py",
     "systems/models/mamba2.py",
     "systems/models/openwords.py",
+    "systems/models/tuning.py",
+    "systems/dro/training.py",
     "systems/rico/mixture.py",
     "systems/rico/states.py",
     *(str(path.relative_to(ROOT)) for path in (ROOT / "systems" / "training").glob("[!_]*.py")),

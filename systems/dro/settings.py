@@ -48,7 +48,7 @@ class Settings:
     questions: int | None = None
     temperature: float | None = None
     top_p: float | None = None
-    norm: Norm = "mean"
+    norm: Norm | None = None
     aliases: Literal["first", "best"] = "first"
     selector_warm_up: int = 0
     generator_warm_up: int | None = None
@@ -59,7 +59,7 @@ class Settings:
     generator_epochs: int = 1
     batch: int | None = None
     micro: int | None = None
-    lora: int = 0
+    lora: int | None = None
     without: Literal["none", "selector", "generator"] = "none"
     dev: int = 100
     patience: int = 1
@@ -81,6 +81,8 @@ class Filled(Settings):
     selector_rate: float = 0.0
     generator_rate: float = 0.0
     selector_epochs: int = 0
+    norm: Norm = "mean"
+    lora: int = 0
     batch: int = 0
     micro: int = 0
 
@@ -89,6 +91,8 @@ PAPER: Mapping[str, Any] = {
     "keep": 5,
     "temperature": 0.7,
     "top_p": 0.95,
+    "norm": "mean",
+    "lora": 0,
     "questions": 0,
     "generator_warm_up": 0,
     "selector_rate": 1e-5,
@@ -101,10 +105,12 @@ MINI: Mapping[str, Any] = {
     "keep": 2,
     "temperature": 1.0,
     "top_p": 1.0,
+    "norm": "sum",
+    "lora": 16,
     "questions": 400,
     "generator_warm_up": 40,
-    "selector_rate": 3e-4,
-    "generator_rate": 2e-4,
+    "selector_rate": 1.5e-3,
+    "generator_rate": 1e-3,
     "selector_epochs": 2,
     "batch": 16,
     "micro": 16,

@@ -23,7 +23,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from harness.data import Example, HarnessError
+from harness.data import Document, Example, HarnessError
 from harness.score.answers import against, squad_answer
 from harness.score.normalise import squad_normal
 from systems.dro.em import Posterior, Said, posterior
@@ -490,18 +490,27 @@ def parted(examples: Sequence[Example], dev: int) -> tuple[list[Example], list[E
 
 
 def judged(example: Example, places: Sequence[int], answer: str) -> dict[str, float]:
-    """EM and F1 (SQuAD) of an answer; of the first 1, 3 and 5 of a list (or all that it has)
-    whether one contains an accepted answer (``answer_R``), and the share of the support that is
-    there (``support_R``)."""
-    overlap = against(squad_answer, answer, answers_of(example))
+    """EM and F1 (SQuAD) of an answer; and what the first 1, 3 and 5 of a list hold (all, where it
+    has fewer), see `judged_list`."""
+    accepted = answers_of(example)
+    overlap = against(squad_answer, answer, accepted)
     found = {"EM": overlap.em, "F1": overlap.f1}
     chosen = [example.documents[place] for place in places]
-    texts = [f" {squad_normal(words_of(each))} " for each in chosen]
-    wanted = [f" {squad_normal(each)} " for each in answers_of(example)]
-    holds = [any(each in text for each in wanted) for text in texts]
     for k in (1, 3, 5):
-        found[f"answer_R@{k}"] = float(any(holds[:k]))
-        ids = {each.id for each in chosen[:k]}
-        if example.support:
-            found[f"support_R@{k}"] = len(ids & set(example.support)) / len(example.support)
+        held = judged_list(chosen[:k], accepted, example.support)
+        found |= {f"{name}@{k}": value for name, value in held.items()}
+    return found
+
+
+def judged_list(
+    chosen: Sequence[Document], answers: Sequence[str], support: Sequence[str]
+) -> dict[str, float]:
+    """Whether a passage contains an accepted answer (``answer_R``, the paper's recall), and the
+    share of the support that is there (``support_R``), where any is known."""
+    texts = [f" {squad_normal(words_of(each))} " for each in chosen]
+    wanted = [f" {squad_normal(each)} " for each in answers]
+    found = {"answer_R": float(any(each in text for each in wanted for text in texts))}
+    if support:
+        ids = {each.id for each in chosen}
+        found["support_R"] = len(ids & set(support)) / len(support)
     return found

@@ -31,7 +31,8 @@ from systems.models.words import FILE, has_open_words
 
 
 class Tunable:
-    """A model of a folder, open for training; an adapter there is merged first.
+    """A model of a folder, open for training. An adapter there is trained further, or merged if all
+    weights are.
 
     lm:      what reads and writes
     weights: those that are trained, by name
@@ -49,12 +50,12 @@ class Tunable:
                 f"{name or folder} has no attention, and only models with it are trained here.",
                 "Take another one, such as mini-llama.",
             )
-        if lora and base != folder:
-            raise HarnessError(
-                f"{name or folder} is an adapter already.", "Write lora=0, or start from its base."
-            )
-        self.model = load_model("AutoModelForCausalLM", folder, device, "float32")
-        self.adapted = _adapted(self.model, lora, name or str(folder), seed) if lora else None
+        self.model = load_model("AutoModelForCausalLM", base if lora else folder, device, "float32")
+        self.adapted = None
+        if lora and base == folder:
+            self.adapted = _adapted(self.model, lora, name or str(folder), seed)
+        elif lora:
+            self.adapted = _taken_up(self.model, folder, lora)
         known = self.model.get_input_embeddings().weight
         window = read_config(folder).get("max_position_embeddings")
         self.table: nn.Module | None = None
@@ -121,6 +122,16 @@ class Tunable:
         return {
             n: each.detach().to(precision).contiguous() for n, each in model.state_dict().items()
         }
+
+
+def _taken_up(model: Any, adapter: Path, rank: int) -> Any:
+    """A model with an adapter that is trained further."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        adapted = library("peft").PeftModel.from_pretrained(model, adapter, is_trainable=True)
+    if (found := adapted.peft_config["default"].r) != rank:
+        raise HarnessError(f"{adapter} is an adapter of rank {found}.", f"Write lora={found}.")
+    return adapted
 
 
 def _adapted(model: Any, rank: int, name: str, seed: int) -> Any:
