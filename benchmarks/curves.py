@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from systems.training import TABLE
+from systems.training import CHECKPOINTS
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = ROOT / "systems" / "checkpoints"
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--models", type=Path, default=ROOT / "data" / "models")
     options = parser.parse_args()
     chapters, worlds = [], set()
-    for name in TABLE:
+    for name in CHECKPOINTS:
         found = list(abouts(options.models, name))
         worlds |= {about["world"] for about in found}
         chapters += chapter(name, found)

@@ -2,11 +2,12 @@
 
     python benchmarks/dro.py [--questions 500] [--seeds 0 1 2] [--models data/models]
 
-For each training seed: a warm start (the selector `mini-selector` of that seed, NAME-SEED under
-``--models``; 0 is shipped), from which EM trains both models, the selector alone, the generator
-alone, and both with one list a question (as the released code does). Then all of them answer
-questions of test worlds that nothing was tuned on, beside other readers and other rankers in their
-place. Writes ``results/dro/README.md`` and ``figures.json``. Interrupted, it goes on where it was.
+For each training seed: a warm start (`mini-selector` of that seed, NAME-SEED under ``--models``; 0
+is shipped), from which EM trains both models, the selector alone, the generator alone, and both
+with one list a question (as the released code does); the warm-up is the same in all. Then all of
+them answer questions of test worlds that nothing was tuned on, beside other readers and other
+rankers in their place. Writes ``results/dro/README.md`` and ``figures.json``. Interrupted, it goes
+on where it was.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ for library in ("OMP", "MKL", "OPENBLAS", "NUMBA"):
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
 import numpy as np
-from reference import Gold, folder_of, trained
+from reference import Gold, trained
 
 from harness import api
 from harness.prepare import open_corpus, read_gold
@@ -41,6 +42,7 @@ WORLD = 71
 """Seed of the test worlds."""
 TASKS = {"one hop": "mini-triviaqa", "two hops": "mini-hotpotqa", "two to four": "mini-musique"}
 VARIANTS = {
+    "warm start": {"iterations": "0"},
     "DRO": {},
     "without selector training": {"without": "selector"},
     "without generator training": {"without": "generator"},
@@ -49,7 +51,6 @@ VARIANTS = {
 }
 KEEP = 2
 SYSTEMS = {
-    "warm start": "bm25@10+dro:checkpoint={warm}@2",
     **{name: f"bm25@10+dro:checkpoint={{{name}}}@2" for name in VARIANTS},
     "its selector, another reader": "bm25@10+dro:checkpoint={DRO},part=selector@2+reader@2",
     "BM25, its generator": "bm25+dro:checkpoint={DRO},part=generator@2",
@@ -61,21 +62,19 @@ METRICS = ("EM", "F1", "answer_R", "support_R")
 SHOWN = {"EM": "EM", "F1": "F1", "answer_R": "answer in the list", "support_R": "support in it"}
 
 
+def variant(models: Path, name: str, seed: int) -> Path:
+    """Where a variant's checkpoint is."""
+    return models / f"{'mini-dro' if name == 'DRO' else 'dro ' + name}-{seed}".replace(" ", "-")
+
+
 def checkpoints(seed: int, models: Path, data: Path) -> dict[str, str]:
     """Train what is missing of a seed; the folder of each variant."""
-    if seed:
-        trained("mini-selector", seed, models)
-    start = {"selector": str(folder_of(models, "mini-selector", seed))}
-    warm = models / f"dro-warm-{seed}"
-    kept = {"data": data, "progress": told}
-    train_on("dro", warm, seed, options={**start, "iterations": "0"}, **kept)
-    found = {"warm": str(warm)}
-    parts = {part: str(warm / part) for part in ("selector", "generator")}
+    selector = str(trained("mini-selector", seed, models)) if seed else "mini-selector"
     for name, changes in VARIANTS.items():
-        options = {**parts, "generator_warm_up": "0", **changes}
-        folder = models / f"dro-{name.replace(' ', '-')}-{seed}"
-        found[name] = str(train_on("dro", folder, seed, options=options, **kept))
-    return found
+        options = {"selector": selector, **changes}
+        place = variant(models, name, seed)
+        train_on("dro", place, seed, options=options, data=data, progress=told)
+    return {name: str(variant(models, name, seed)) for name in VARIANTS}
 
 
 def measured(seed: int, models: Path, work: Path, questions: int) -> list[dict]:

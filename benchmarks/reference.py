@@ -36,7 +36,7 @@ from harness.score.intervals import cluster_intervals
 from harness.score.results import read_scores
 from harness.spelling import Pipeline, Spelled, parse_pipeline
 from harness.train import train
-from systems.training import TABLE
+from systems.training import CHECKPOINTS
 
 ROOT = Path(__file__).parent.parent
 OUT = ROOT / "results" / "reference"
@@ -250,7 +250,7 @@ def main() -> None:
             spelled = f"{task}:profile={profile},questions={options.questions}"
             api.prepare(spelled, data=options.work / "data")
     with ProcessPoolExecutor(options.jobs) as pool:
-        missing = [(name, seed) for seed in options.seeds if seed for name in TABLE]
+        missing = [(name, seed) for seed in options.seeds if seed for name in CHECKPOINTS]
         for job in [pool.submit(trained, *each, options.models) for each in missing]:
             job.result()
         rest = (options.models, options.work, options.questions)

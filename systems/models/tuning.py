@@ -95,7 +95,9 @@ class Tunable:
         folder.mkdir(parents=True, exist_ok=True)
         precision = self._precision()
         if self.adapted is not None:
-            self.adapted.save_pretrained(folder, state_dict=self._cast(self.adapted, precision))
+            weights = self._cast(self.adapted, precision)
+            # Else peft would ask the hub whether the base has other embeddings.
+            self.adapted.save_pretrained(folder, state_dict=weights, save_embedding_layers=False)
             (folder / "README.md").unlink(missing_ok=True)
         elif self.table is not None:
             base = base_folder(self.folder)
