@@ -7,21 +7,27 @@ only what turns red when one of them is broken.
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from harness.cli import main
 from harness.data import Brief, Document, Gold, Query
-from harness.registry import find, table, task
+from harness.registry import find, task
 from harness.score.answers import score_squad
 from harness.spelling import parse_spelled
+from systems.dro.settings import Settings, filled
+from systems.dro.training import Dro
 from systems.reader import Reader
+from systems.training import CHECKPOINTS as TAUGHT
 from tasks.mini.questions import questions
 from tasks.mini.world import VERSION, World
 
 CHECKPOINTS = Path(__file__).parent.parent / "systems" / "checkpoints"
-NAMES = sorted(table("recipes"))
+NAMES = sorted(TAUGHT)
+TRAINED = {"mini-dro": Dro}
+"""Systems that were trained on tasks, by the name of their checkpoint."""
 LANGUAGE = ("mini-lm", "mini-lm-mixtures", "mini-llama")
 
 
@@ -30,9 +36,10 @@ def about(name: str) -> dict:
 
 
 def test_all_are_shipped_and_together_small() -> None:
-    assert sorted(each.name for each in CHECKPOINTS.iterdir() if each.is_dir()) == NAMES
+    folders = {each.name for each in CHECKPOINTS.iterdir() if each.is_dir()}
+    assert folders == {*NAMES, *TRAINED}
     size = sum(file.stat().st_size for file in CHECKPOINTS.rglob("*") if file.is_file())
-    assert size <= 5_000_000
+    assert size <= 6_000_000
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -46,6 +53,15 @@ def test_they_are_what_their_recipe_makes_of_this_world(name: str) -> None:
     folder = CHECKPOINTS / name
     assert json.loads((folder / "config.json").read_text()) == json.loads(json.dumps(recipe.config))
     assert json.loads((folder / "words.json").read_text())["known"] == list(recipe.words.known)
+
+
+def test_dro_is_what_its_command_makes_without_options() -> None:
+    said = about("mini-dro")
+    assert (said["name"], said["seed"], said["world"]) == ("dro", 0, VERSION)
+    assert (said["tasks"], said["first"]) == (list(Dro.tasks), Dro.first)
+    assert said["recipe"] == asdict(filled(Settings()))
+    best = said["iterations"][said["iterations"][-1]["best"]]
+    assert best["dev_EM"] > said["iterations"][0]["dev_EM"] + 0.1
 
 
 @pytest.mark.parametrize("name", LANGUAGE)
@@ -92,8 +108,14 @@ def test_they_refuse_real_tasks_and_name_the_option(
     [
         ("e5:model=mini-lm", "mini-e5"),
         ("bm25+cross-encoder:model=mini-e5", "mini-cross-encoder"),
-        ("bm25+reader:model=mini-cross-encoder", "mini-llama, mini-lm, mini-lm-mixtures"),
-        ("bm25+query-likelihood:model=mini-e5", "mini-llama, mini-lm, mini-lm-mixtures"),
+        (
+            "bm25+reader:model=mini-cross-encoder",
+            "mini-llama, mini-lm, mini-lm-mixtures, mini-selector",
+        ),
+        (
+            "bm25+query-likelihood:model=mini-e5",
+            "mini-llama, mini-lm, mini-lm-mixtures, mini-selector",
+        ),
     ],
 )
 def test_a_checkpoint_of_another_kind_is_refused_before_anything_starts(

@@ -19,7 +19,8 @@ from harness.run.stages import Station
 from harness.spelling import parse_spelled
 from systems.models import backends, hub, language
 from systems.models.language import CausalLM, Hook, open_lm
-from systems.models.prompts import Prompt
+from systems.models.prompts import Prompt, prompt_text
+from systems.models.tuning import Tunable
 from systems.models.words import END, NEW, Lexicon, OpenWords
 from systems.reader import Reader, extracted
 
@@ -473,3 +474,64 @@ def test_what_is_too_long_is_dropped_cut_or_chunked(tmp_path: Path) -> None:
         reader = Reader(str(folder), long=long)  # type: ignore[arg-type]
         reader.open(None, None, brief())  # type: ignore[arg-type]
         assert reader._kept(query, whole) == whole
+
+
+# --- several texts behind one prompt ------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [*KINDS, *OPEN])
+def test_each_of_several_times_is_as_if_it_were_alone(kind: str, lms: dict[str, CausalLM]) -> None:
+    """A hook can make every copy of a prompt go its own way."""
+    lm = lms[kind]
+    first = [lm.ids(prompt, "born") for prompt in PROMPTS]
+
+    def hook(written: Any, scores: Any) -> Any:
+        for row, so_far in enumerate(written):
+            if not so_far and row % 2:
+                changed = torch.full_like(scores[row], -torch.inf)
+                changed[first[row // 2][0]] = 0.0
+                scores[row] = changed
+        return scores
+
+    twice = lm.generate(PROMPTS, 4, hook, times=2)
+    assert [each.text for each in twice[::2]] == [each.text for each in lm.generate(PROMPTS, 4)]
+    assert any(a.text != b.text for a, b in zip(twice[::2], twice[1::2], strict=True))
+    assert twice[1].counts["prompt_tokens"] == lm.count(PROMPTS[0])
+
+
+@pytest.mark.parametrize("kind", ["llama", "open-llama", "open-mamba2"])
+def test_texts_behind_one_prompt_are_judged_as_each_behind_its_own(
+    kind: str, folders: dict[str, Path], lms: dict[str, CausalLM]
+) -> None:
+    lm = lms[kind]
+    stepwise: Any = lm if kind != "llama" else Tunable(folders[kind]).lm
+    rows, texts, of = [], [], []
+    for place, prompt in enumerate(PROMPTS):
+        rows.append(stepwise.prompts.render(prompt, [" ".join(TARGETS)]))
+        for target in TARGETS:
+            texts.append(stepwise.prompts.target(prompt, rows[-1], target))
+            of.append(place)
+    found = stepwise.branched_log_p(rows, texts, of).sum(1).tolist()
+    for place, prompt in enumerate(PROMPTS):
+        for turn, target in enumerate(TARGETS):
+            asked = stepwise.asked(prompt, target, [" ".join(TARGETS)])
+            alone = stepwise.target_log_p([asked]).sum().item()
+            assert found[3 * place + turn] == pytest.approx(alone, abs=1e-4)
+
+
+def test_names_of_passages_never_begin_with_one_another(lms: dict[str, CausalLM]) -> None:
+    passages = [Document(str(n), "A river.") for n in range(12)]
+    for kind in KINDS:
+        first, later = lms[kind].names(Prompt("who?", passages, choose=3))
+        for names in (first, later):
+            assert len({tuple(each) for each in names}) == 12
+            pairs = [(a, b) for a in names for b in names if a is not b]
+            assert not any(b[: len(a)] == a for a, b in pairs)
+        tokenizer = lms[kind].prompts.tokenizer  # type: ignore[attr-defined]
+        assert tokenizer.decode([*first[10], *later[0]]).strip() == "[11] > [1]"
+
+
+def test_a_prompt_that_asks_for_a_list_says_how() -> None:
+    text = prompt_text(Prompt("who?", PASSAGES[:2], "Answer briefly.", choose=2))
+    assert "Which 2 of them" in text and text.endswith("Question: who?\nNumbers:")
+    assert "[2] " in text and "Answer briefly." not in text

@@ -13,9 +13,12 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from harness import registry
 from harness.data import Document, Exercise, Lesson
 from harness.spelling import parse_spelled
-from systems.models.words import END, NEW, OpenWords
+from systems.models.hub import model_folder
+from systems.models.language import open_lm
+from systems.models.prompts import Prompt
+from systems.models.words import ANSWER, END, NEW, NUMBERS, OpenWords
 from systems.training import language
-from systems.training.language import MiniLlama, MiniLM, MiniLMMixtures, mixture
+from systems.training.language import MiniLlama, MiniLM, MiniLMMixtures, MiniSelector, mixture
 from systems.training.ranking import MiniCrossEncoder, MiniE5, contrast
 from systems.training.texts import joined, texts_of
 
@@ -175,3 +178,42 @@ def test_transformers_opens_what_they_save(cls: Any, kind: Any, tmp_path: Path) 
     assert not [name for name in told["missing_keys"] if "lm_head" not in name]
     assert set(told["unexpected_keys"]) == {"words.hashed"}
     assert opened.config.vocab_size == len(made.words)
+
+
+# --- lists ------------------------------------------------------------------------------
+
+
+def test_a_list_is_asked_for_in_training_as_where_it_is_written(tmp_path: Path) -> None:
+    made = recipe(MiniSelector)
+    lesson = LESSON._replace(
+        exercises=[
+            Exercise("What is Varn?", "a city", (1, 0), "bridge"),
+            Exercise("What is the trade of Varn?", "none", (), "unanswerable"),
+        ]
+    )
+    texts = texts_of([lesson], made.words, random.Random(0), lists=True)
+    assert texts.gold == [(1, 0)]
+    lexicon = texts.lexicons[0]
+    passages = joined(texts).ids[0].tolist()
+    said = texts.questions.ids[0].tolist()
+    numbers = [made.words.ids[number] for number in NUMBERS[:2]]
+    assert said[-3:] == [numbers[1], numbers[0], END]
+    made.save(tmp_path)
+    lm: Any = open_lm(tmp_path)
+    prompt = Prompt("What is Varn?", lesson.documents, choose=2)
+    row = lm.prompts.render(prompt)
+    assert row.ids == [*passages, *said[: said.index(ANSWER) + 1]]
+    assert list(lexicon.slots) == list(row.lexicon.slots)
+    assert lm.names(prompt).first == lm.names(prompt).later == [[each] for each in numbers]
+
+
+def test_the_selector_begins_as_the_shipped_reader_and_learns_to_write_numbers() -> None:
+    made = recipe(MiniSelector)
+    reader = open_lm(model_folder("mini-llama"))
+    known = reader.vocabulary.words  # type: ignore[attr-defined]
+    for word in ("was", "<question>"):
+        mine = made.open.known[made.words.ids[word]]
+        assert torch.equal(mine, reader.vocabulary.known[known.ids[word]])  # type: ignore[attr-defined]
+    first = made.step()["loss"]
+    losses = [made.step()["loss"] for _ in range(25)]
+    assert min(losses[-5:]) < 0.8 * first

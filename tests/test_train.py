@@ -14,10 +14,17 @@ from safetensors.torch import load_file
 from harness import registry
 from harness.cli import main
 from harness.data import HarnessError
-from harness.train import ABOUT, STATE, train
+from harness.train import ABOUT, STATE, train, train_on
 from systems.training.recipe import Recipe
 
-RECIPES = ("mini-lm", "mini-lm-mixtures", "mini-llama", "mini-e5", "mini-cross-encoder")
+RECIPES = (
+    "mini-lm",
+    "mini-lm-mixtures",
+    "mini-llama",
+    "mini-selector",
+    "mini-e5",
+    "mini-cross-encoder",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -141,6 +148,14 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "mini-lm" in capsys.readouterr().err
     assert main(["train", "mini-lm", "--out", str(tmp_path / "n"), "--steps", "0"]) == 2
     assert not (tmp_path / "n").exists()
+
+
+def test_each_kind_of_recipe_has_its_own_door(tmp_path: Path) -> None:
+    with pytest.raises(HarnessError, match="dro is trained on tasks"):
+        train("dro", tmp_path / "m")
+    with pytest.raises(HarnessError, match="taught by the generated world alone"):
+        train_on("mini-e5", tmp_path / "m")
+    assert not (tmp_path / "m").exists()
 
 
 def test_an_interrupted_run_keeps_the_step_it_was_in(
