@@ -47,7 +47,6 @@ VARIANTS = {
     "without selector training": {"without": "selector"},
     "without generator training": {"without": "generator"},
     "one list a question": {"samples": "1"},
-    "weights by the mean over tokens": {"norm": "mean"},
 }
 KEEP = 2
 SYSTEMS = {
@@ -67,22 +66,19 @@ def variant(models: Path, name: str, seed: int) -> Path:
     return models / f"{'mini-dro' if name == 'DRO' else 'dro ' + name}-{seed}".replace(" ", "-")
 
 
-def checkpoints(seed: int, models: Path, data: Path) -> dict[str, str]:
-    """Train what is missing of a seed; the folder of each variant."""
-    selector = str(trained("mini-selector", seed, models)) if seed else "mini-selector"
-    for name, changes in VARIANTS.items():
-        options = {"selector": selector, **changes}
-        place = variant(models, name, seed)
-        train_on("dro", place, seed, options=options, data=data, progress=told)
-    return {name: str(variant(models, name, seed)) for name in VARIANTS}
+def taught(name: str, seed: int, models: Path, data: Path) -> None:
+    """Train a variant, if it is not there."""
+    selector = str(models / f"mini-selector-{seed}") if seed else "mini-selector"
+    options = {"selector": selector, **VARIANTS[name]}
+    train_on("dro", variant(models, name, seed), seed, options=options, data=data, progress=told)
 
 
 def measured(seed: int, models: Path, work: Path, questions: int) -> list[dict]:
     """A line for each system, task and question: its scores."""
-    places = checkpoints(seed, models, work / "data")
+    places = {name: str(variant(models, name, seed)) for name in VARIANTS}
     places |= {"encoder": "mini-cross-encoder", "data": str(work / "data")}
     if seed:
-        places["encoder"] = str(trained("mini-cross-encoder", seed, models))
+        places["encoder"] = str(models / f"mini-cross-encoder-{seed}")
     named = {spelling.format(**places): name for name, spelling in SYSTEMS.items()}
     tasks = [f"{task}:questions={questions},seed={WORLD}" for task in TASKS.values()]
     run = api.run(tasks, list(named), out=work / f"seed-{seed}", data=work / "data", progress=told)
@@ -232,6 +228,12 @@ def main() -> None:
         api.prepare(task, split="train", data=data)
     assert Gold  # known to the registry by being imported
     with ProcessPoolExecutor(options.jobs) as pool:
+        ours = product(("mini-selector", "mini-cross-encoder"), filter(None, options.seeds))
+        for job in [pool.submit(trained, *each, options.models) for each in ours]:
+            job.result()
+        every = product(VARIANTS, options.seeds)
+        for job in [pool.submit(taught, *each, options.models, data) for each in every]:
+            job.result()
         rest = (options.models, options.work, options.questions)
         jobs = [pool.submit(measured, seed, *rest) for seed in options.seeds]
         lines = [line for job in jobs for line in job.result()]

@@ -275,7 +275,9 @@ class Dro:
         s = self.settings
         if s.dtype == "float32":
             return nullcontext()
-        cast: AbstractContextManager[object] = torch.autocast(s.device, torch.bfloat16)
+        cast: AbstractContextManager[object] = torch.autocast(
+            s.device.partition(":")[0], torch.bfloat16
+        )
         return cast
 
     # --- warm-up ----------------------------------------------------------------------
