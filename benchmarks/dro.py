@@ -68,8 +68,8 @@ def variant(models: Path, name: str, seed: int) -> Path:
 
 def taught(name: str, seed: int, models: Path, data: Path) -> None:
     """Train a variant, if it is not there."""
-    selector = str(models / f"mini-selector-{seed}") if seed else "mini-selector"
-    options = {"selector": selector, **VARIANTS[name]}
+    selector = {"selector": str(models / f"mini-selector-{seed}")} if seed else {}
+    options = {**selector, **VARIANTS[name]}
     train_on("dro", variant(models, name, seed), seed, options=options, data=data, progress=told)
 
 

@@ -35,7 +35,7 @@ from harness.run.progress import told
 from harness.score.intervals import cluster_intervals
 from harness.score.results import read_scores
 from harness.spelling import Pipeline, Spelled, parse_pipeline
-from harness.train import train
+from harness.train import train, train_on
 from systems.training import CHECKPOINTS
 
 ROOT = Path(__file__).parent.parent
@@ -50,6 +50,7 @@ FURTHER = (
     "rico:model=mini-lm-mixtures+reader@2",
     "rico-state:model=mini-lm-mixtures",
     "rico-soup",
+    "bm25@10+dro:part=selector@2+reader@2",
 )
 """Beside those of the default run."""
 CEILING = "gold+reader@10"
@@ -73,6 +74,7 @@ USES = {
     "rico-state": "mini-lm",
     "rico-soup": "mini-lm",
     "reader": "mini-lm",
+    "dro": "mini-dro",
 }
 
 
@@ -114,7 +116,8 @@ def pipelines(models: Path, seed: int, data: Path) -> dict[str, str]:
             if stage.system.name == "gold":
                 options["data"] = str(data)
             elif model := options.get("model") or USES.get(stage.system.name):
-                options["model"] = str(folder_of(models, model, seed))
+                option = "checkpoint" if model == "mini-dro" else "model"
+                options[option] = str(folder_of(models, model, seed))
             stages.append(replace(stage, system=Spelled(stage.system.name, tuple(options.items()))))
         found[str(Pipeline(tuple(stages)).canonical)] = name
     return found
@@ -153,8 +156,15 @@ def measured(profile: str, seed: int, models: Path, work: Path, questions: int) 
 
 
 def trained(name: str, seed: int, models: Path) -> Path:
-    """A checkpoint of the matrix, trained if it is not there."""
+    """A checkpoint that a world teaches, trained if it is not there."""
     return train(name, models / f"{name}-{seed}", seed, progress=told)
+
+
+def trained_dro(seed: int, models: Path, data: Path) -> Path:
+    """DRO from the selector of its seed, trained if it is not there."""
+    selector = {"selector": str(models / f"mini-selector-{seed}")} if seed else {}
+    out = models / f"mini-dro-{seed}"
+    return train_on("dro", out, seed, options=selector, data=data, progress=told)
 
 
 def together(found: Mapping[tuple[str, int], Found], seeds: Sequence[int]) -> list[str]:
@@ -250,8 +260,12 @@ def main() -> None:
             spelled = f"{task}:profile={profile},questions={options.questions}"
             api.prepare(spelled, data=options.work / "data")
     with ProcessPoolExecutor(options.jobs) as pool:
-        missing = [(name, seed) for seed in options.seeds if seed for name in CHECKPOINTS]
+        more = [seed for seed in options.seeds if seed]
+        missing = product(CHECKPOINTS, more)
         for job in [pool.submit(trained, *each, options.models) for each in missing]:
+            job.result()
+        data = options.work / "data"
+        for job in [pool.submit(trained_dro, each, options.models, data) for each in more]:
             job.result()
         rest = (options.models, options.work, options.questions)
         cells = product(PROFILES, options.seeds)

@@ -31,6 +31,7 @@ SYSTEMS = (
     "query-likelihood+reader@7",
     "rico+reader@2",
     "rico-state",
+    "bm25@10+dro@2",
 )
 """Each reader reads as deep as was best on dev worlds (results/reference/depths.json)."""
 MANY = ("--task", "--system", "--metric", "--set")

@@ -21,8 +21,8 @@ NEEDS = {
         ("bm25s", "ir-measures", "pandas"),
         "pip install -c constraints.txt -e .",
     ),
-    "e5, reader, rerankers": (
-        ("torch", "transformers"),
+    "e5, reader, rerankers, dro": (
+        ("torch", "transformers", "peft"),
         "pip install -c constraints.txt -e .",
     ),
     "prepare from the hub": (("datasets",), "pip install -c constraints.txt -e '.[hub]'"),

@@ -25,9 +25,10 @@ def test_it_has_every_cell() -> None:
 
 
 def test_the_default_run_reads_as_deep_as_was_tuned() -> None:
-    depths = dict(name.split("+reader@") for name in SYSTEMS if "@" in name)
+    depths = dict(name.rpartition("@")[::2] for name in SYSTEMS if "@" in name)
     for ranker, depth in DEPTHS.items():
-        assert int(depths[ranker]) == depth
+        name = "bm25@10+dro" if ranker == "dro" else f"{ranker}+reader"
+        assert int(depths[name]) == depth
 
 
 def test_one_task_comes_out_the_same_today(tmp_path: Path) -> None:

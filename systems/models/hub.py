@@ -8,7 +8,9 @@ but for those of the original Mamba-2, which exist in no other form and are read
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from importlib import import_module
 from math import inf
@@ -246,11 +248,21 @@ def load_model(kind: str, folder: Path, device: str, dtype: str) -> Any:
     return model.to(place).eval()
 
 
+@contextmanager
+def peft_alone() -> Iterator[Any]:
+    """The library peft, without its warnings: it asks transformers in its old words."""
+    peft = library("peft")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield peft
+
+
 def _merged(model: Any, adapter: Path) -> Any:
     """A model with an adapter's changes."""
     broken = (OSError, ValueError, KeyError, RuntimeError, TypeError)
     try:
-        return library("peft").PeftModel.from_pretrained(model, adapter).merge_and_unload()
+        with peft_alone() as peft:
+            return peft.PeftModel.from_pretrained(model, adapter).merge_and_unload()
     except broken as error:
         reason = str(error).strip().partition("\n")[0]
         raise HarnessError(

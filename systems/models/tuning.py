@@ -7,7 +7,6 @@ our own loop, which reads what several texts share once. Importing this module l
 from __future__ import annotations
 
 import shutil
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +18,14 @@ from torch import Tensor, nn
 
 from harness.data import HarnessError
 from systems.models.backends import Attention, Stepwise, ends_of
-from systems.models.hub import base_folder, library, load_model, load_tokenizer, read_config
+from systems.models.hub import (
+    base_folder,
+    library,
+    load_model,
+    load_tokenizer,
+    peft_alone,
+    read_config,
+)
 from systems.models.openwords import (
     HASHED,
     ClosedVocabulary,
@@ -128,9 +134,8 @@ class Tunable:
 
 def _taken_up(model: Any, adapter: Path, rank: int) -> Any:
     """A model with an adapter that is trained further."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        adapted = library("peft").PeftModel.from_pretrained(model, adapter, is_trainable=True)
+    with peft_alone() as peft:
+        adapted = peft.PeftModel.from_pretrained(model, adapter, is_trainable=True)
     if (found := adapted.peft_config["default"].r) != rank:
         raise HarnessError(f"{adapter} is an adapter of rank {found}.", f"Write lora={found}.")
     return adapted
@@ -138,13 +143,11 @@ def _taken_up(model: Any, adapter: Path, rank: int) -> Any:
 
 def _adapted(model: Any, rank: int, name: str, seed: int) -> Any:
     """A model with LoRA on all its linear layers, which changes nothing yet."""
-    peft = library("peft")
-    config = peft.LoraConfig(
-        r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"
-    )
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # peft asks transformers in its old words
+    with torch.random.fork_rng(devices=[]), peft_alone() as peft:
         torch.manual_seed(seed)
+        config = peft.LoraConfig(
+            r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"
+        )
         adapted = peft.get_peft_model(model, config)
     adapted.peft_config["default"].base_model_name_or_path = name
     return adapted
