@@ -47,6 +47,7 @@ VARIANTS = {
     "without selector training": {"without": "selector"},
     "without generator training": {"without": "generator"},
     "one list a question": {"samples": "1"},
+    "constant weights": {"norm": "none"},
 }
 KEEP = 2
 SYSTEMS = {

@@ -178,6 +178,8 @@ def test_by_hand() -> None:
     mean = posterior(drawn, said, "mean")
     one = 2 * math.exp(-1)
     assert mean.weights[0] == pytest.approx(one / (one + math.exp(-3.5)))
+    none = posterior(drawn, said, "none")
+    assert none.weights[0] == pytest.approx(2 / (2 + math.exp(-0.5)))
 
 
 def test_one_sample_weighs_one_and_several_differ() -> None:

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from systems.dro.selector import Drawn
 
-Norm = Literal["mean", "sum"]
+Norm = Literal["mean", "sum", "none"]
 
 
 class Said(NamedTuple):
@@ -39,7 +39,8 @@ def posterior(
 ) -> Posterior:
     """Weights of drawn lists; equal ones are one list with the sum of their weights.
 
-    norm: the likelihood in the weights is the mean over the answer's tokens, or their sum
+    norm: the likelihood in the weights is the mean over the answer's tokens, or their sum; or
+          there is none, and all draws weigh alike (a control: nothing is learned from the answer)
     Figures: ``elbo``, the mean over draws of log p(y, z|x) / q(z|x); ``bound``, the log of the mean
     of p(y, z|x) / q(z|x), which is tighter; ``ess``, the effective number of draws; ``variance`` of
     the m weights, which falls with m² by itself, since they sum to 1; ``different`` lists.
@@ -47,9 +48,10 @@ def posterior(
     m, counts = len(drawn), Counter(each.places for each in drawn)
     ratio = {each.places: each.log_p - each.log_q for each in drawn}
     joint = {z: ratio[z] + said[z].log_p for z in counts}
-    judged = joint
-    if norm == "mean":
-        judged = {z: ratio[z] + said[z].log_p / said[z].tokens for z in counts}
+    scale = {"mean": lambda z: 1 / said[z].tokens, "sum": lambda z: 1.0, "none": lambda z: 0.0}[
+        norm
+    ]
+    judged = {z: ratio[z] + said[z].log_p * scale(z) for z in counts}
     total = log_sum(log(counts[z]) + judged[z] for z in counts)
     each = {z: exp(judged[z] - total) for z in counts}  # of one draw
     figures = {

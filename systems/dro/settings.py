@@ -23,7 +23,8 @@ class Settings:
     iterations:  of EM, at most
     questions:   of each iteration, another part of all in each; 0: all
     temperature, top_p: of drawing lists
-    norm:        the likelihood in the weights: its mean over tokens or its sum
+    norm:        the likelihood in the weights: its mean over tokens, its sum, or none at all (a
+                 control: all lists weigh alike)
     aliases:     the answer that counts: the first, or the likeliest of those accepted
     selector_warm_up, generator_warm_up: steps of supervised training before: the selector on
                  the candidates that hold the support, then those ranked best; the generator behind
