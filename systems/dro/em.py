@@ -48,10 +48,7 @@ def posterior(
     m, counts = len(drawn), Counter(each.places for each in drawn)
     ratio = {each.places: each.log_p - each.log_q for each in drawn}
     joint = {z: ratio[z] + said[z].log_p for z in counts}
-    scale = {"mean": lambda z: 1 / said[z].tokens, "sum": lambda z: 1.0, "none": lambda z: 0.0}[
-        norm
-    ]
-    judged = {z: ratio[z] + said[z].log_p * scale(z) for z in counts}
+    judged = {z: ratio[z] + _counted(said[z], norm) for z in counts}
     total = log_sum(log(counts[z]) + judged[z] for z in counts)
     each = {z: exp(judged[z] - total) for z in counts}  # of one draw
     figures = {
@@ -63,6 +60,11 @@ def posterior(
     }
     weights = [counts[z] * each[z] for z in counts]
     return Posterior(list(counts), weights, [said[z].answer for z in counts], figures)
+
+
+def _counted(said: Said, norm: Norm) -> float:
+    """What of an answer's likelihood is in the weights."""
+    return {"mean": said.log_p / said.tokens, "sum": said.log_p, "none": 0.0}[norm]
 
 
 def log_sum(logs: Iterable[float]) -> float:
