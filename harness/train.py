@@ -30,8 +30,9 @@ from harness.run.progress import Progress, silent
 from harness.run.store import one_writer
 from harness.spelling import Spelled, parse_spelled
 
-EVERY = 200
-"""Steps between two points of the curve, where the state is kept."""
+EVERY, SECONDS = 200, 600.0
+"""Steps between two points of the curve, where the state is kept; and seconds after which it is
+kept in between, where steps are long."""
 STATE, ABOUT, FIRST = ".unfinished", "about.json", ".first"
 
 
@@ -195,6 +196,7 @@ def _steps(recipe: Recipe, state: Path, kept: dict[str, Any], progress: Progress
     curve = kept["curve"]
     spent, begun = curve[-1]["cpu_s"] if curve else 0.0, time.process_time()
     figures: list[Mapping[str, float]] = []
+    last = time.monotonic()
     with progress(kept["name"], kept["steps"], recipe.done) as advance, _waiting() as interrupted:
         while recipe.done < kept["steps"]:
             figures.append(recipe.step())
@@ -203,11 +205,15 @@ def _steps(recipe: Recipe, state: Path, kept: dict[str, Any], progress: Progress
                 recipe.keep(state, json.dumps(kept))
                 raise KeyboardInterrupt
             if recipe.done % EVERY and recipe.done < kept["steps"]:
+                if time.monotonic() - last > SECONDS:
+                    recipe.keep(state, json.dumps(kept))
+                    last = time.monotonic()
                 continue
             cpu = round(spent + time.process_time() - begun, 1)
             curve.append({"step": recipe.done, "cpu_s": cpu, **_means(figures)})
             figures.clear()
             recipe.keep(state, json.dumps(kept))
+            last = time.monotonic()
 
 
 def _means(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:

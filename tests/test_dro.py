@@ -677,7 +677,7 @@ def test_what_cannot_be_chosen_from(
     with pytest.raises(HarnessError, match=r"knows 20 numbers of passages, and there are 21.*@20"):
         opened(many, str(checkpoint)).solve(queries(many, 21), 2)
     short = opened(corpus, selector=str(tiny_models.make_llama(tmp_path / "s")), part="selector")
-    with pytest.raises(HarnessError, match="do not fit into the selector's 256 tokens"):
+    with pytest.raises(HarnessError, match="do not fit into the selector's 256"):
         short.retrieve([replace(queries(corpus, 6)[0], text="who? " * 60)], 3)
     plain = opened(
         corpus, selector=str(tiny_models.make_open_llama(tmp_path / "o")), part="selector"

@@ -150,6 +150,19 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert not (tmp_path / "n").exists()
 
 
+def test_where_steps_are_long_the_state_is_kept_between_points(
+    tmp_path: Path, killed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.train.EVERY", 100)
+    monkeypatch.setattr("harness.train.SECONDS", 0.0)
+    killed.append(3)
+    with pytest.raises(KeyboardInterrupt):
+        train("mini-e5", tmp_path / "m", seed=3, steps=5)
+    assert (tmp_path / "m" / STATE).exists()
+    again = bytes_of(train("mini-e5", tmp_path / "m", seed=3, steps=5))
+    assert again == bytes_of(train("mini-e5", tmp_path / "n", seed=3, steps=5))
+
+
 def test_each_kind_of_recipe_has_its_own_door(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="dro is trained on tasks"):
         train("dro", tmp_path / "m")

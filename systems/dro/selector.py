@@ -179,8 +179,8 @@ class Selector:
         room = fitting(prompt, self.lm.window - 10 * keep, self.lm.count)
         if room < keep:
             raise HarnessError(
-                f"{keep} passages and the question do not fit into the selector's "
-                f"{self.lm.window} tokens.",
+                f"{keep} passages and the question {asked.question[:60]!r} do not fit into the "
+                f"selector's {self.lm.window} tokens.",
                 "Shorten the passages or take a model that reads more.",
             )
         return prompt._replace(passages=asked.candidates[:room])

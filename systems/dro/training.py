@@ -42,7 +42,7 @@ Weighted = tuple[Sequence[tuple[int, ...]], Sequence[float]]
 Behind = tuple[Sequence[tuple[int, ...]], Sequence[float], Sequence[str]]
 """Lists of a question, their weights, and the answers that count behind them."""
 NEGLIGIBLE = 0.01
-"""Lists of a smaller weight are left out of the M-step."""
+"""Lists of a smaller weight are left out of the M-step (of half of 1/m, where that is less)."""
 RAMP = 10
 """Steps of each model in which its learning rate rises."""
 BETAS, CLIP = (0.9, 0.98), 1.0
@@ -161,7 +161,7 @@ class Dro:
         self.figures: dict[str, list[float]] = {}
         self.records: list[dict[str, Any]] = []
         self.best: dict[str, Tensor] = {}
-        self.spent = 0.0
+        self.spent, self.least = 0.0, min(NEGLIGIBLE, 0.5 / s.samples)
 
     # --- the contract -----------------------------------------------------------------
 
@@ -374,7 +374,7 @@ class Dro:
         """-Σ w(z) log p(z|x) over questions (Eq. 10). lists: of each, with their weights."""
         asked = [self._asking(self.train[place]) for place in lists]
         kept = [
-            [(z, w) for z, w in zip(some, weights, strict=True) if w >= NEGLIGIBLE]
+            [(z, w) for z, w in zip(some, weights, strict=True) if w >= self.least]
             for some, weights in lists.values()
         ]
         found = self.lists.log_p(asked, [[z for z, _ in some] for some in kept])
@@ -389,7 +389,7 @@ class Dro:
             ((self.train[place], z, answer), weight)
             for place, each in lists.items()
             for z, weight, answer in zip(*each, strict=True)
-            if weight >= NEGLIGIBLE
+            if weight >= self.least
         ]
         said, _ = self.reading.log_p([each for each, _ in wanted])
         return -(torch.tensor([weight for _, weight in wanted]).to(said) @ said)
