@@ -39,7 +39,7 @@ OUT = Path(__file__).parent.parent / "results" / "reference" / "depths.json"
 def measured(questions: int, rankers: Sequence[str], folder: Path) -> dict[str, dict[str, float]]:
     """EM by ranker and depth, the mean over tasks."""
     tasks = [f"{task}:questions={questions}" for task in TASKS]
-    systems = [RANKERS[ranker].format(depth) for ranker in rankers for depth in DEPTHS]
+    systems = [RANKERS[ranker].format(depth) for ranker in rankers for depth in depths(ranker)]
     run = api.run(
         tasks, systems, split="dev", out=folder / "run", data=folder / "data", progress=told
     )
@@ -50,7 +50,8 @@ def measured(questions: int, rankers: Sequence[str], folder: Path) -> dict[str, 
             found[record.system].append(record.value)
     return {
         ranker: {
-            str(depth): round(fmean(found[RANKERS[ranker].format(depth)]), 4) for depth in DEPTHS
+            str(depth): round(fmean(found[RANKERS[ranker].format(depth)]), 4)
+            for depth in depths(ranker)
         }
         for ranker in rankers
     }
