@@ -36,6 +36,11 @@ DEPTHS = (1, 2, 3, 4, 5, 7, 10)
 OUT = Path(__file__).parent.parent / "results" / "reference" / "depths.json"
 
 
+def depths(ranker: str) -> Sequence[int]:
+    """A list of all ten candidates is none: DRO then writes one of its own length."""
+    return DEPTHS[:-1] if ranker == "dro" else DEPTHS
+
+
 def measured(questions: int, rankers: Sequence[str], folder: Path) -> dict[str, dict[str, float]]:
     """EM by ranker and depth, the mean over tasks."""
     tasks = [f"{task}:questions={questions}" for task in TASKS]
