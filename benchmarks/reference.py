@@ -1,10 +1,12 @@
 """The reference: five mini tasks × three profiles × three training seeds, as committed.
 
     python benchmarks/reference.py [--models data/models] [--questions 500] [--seeds 0 1 2]
+    python benchmarks/reference.py --only bm25@10+dro@2
 
 Needs depths.json (benchmarks/depths.py). Trains what is missing under ``--models`` (NAME-SEED; seed
 0 is shipped), runs the matrix and writes ``results/reference/records.json`` and ``README.md``.
-Interrupted, it goes on where it was.
+Interrupted, it goes on where it was. ``--only`` measures some pipelines and leaves the cells of all
+others, floors and ceilings as they stand there.
 """
 
 from __future__ import annotations
@@ -106,10 +108,10 @@ def folder_of(models: Path, name: str, seed: int) -> Path:
     return SHIPPED / name if seed == 0 else models / f"{name}-{seed}"
 
 
-def pipelines(models: Path, seed: int, data: Path) -> dict[str, str]:
+def pipelines(names: Sequence[str], models: Path, seed: int, data: Path) -> dict[str, str]:
     """Spellings to run, and what each is called: without the folders of models."""
     found = {}
-    for name in (*SYSTEMS, *FURTHER, CEILING):
+    for name in names:
         stages = []
         for stage in parse_pipeline(name).stages:
             options = dict(stage.system.options)
@@ -131,10 +133,12 @@ class Found(NamedTuple):
     scores: dict[tuple[str, str], list[tuple[str, str, str, float]]]
 
 
-def measured(profile: str, seed: int, models: Path, work: Path, questions: int) -> Found:
+def measured(
+    profile: str, seed: int, names: Sequence[str], models: Path, work: Path, questions: int
+) -> Found:
     """Run what is missing, and score it."""
     tasks = [f"{task}:profile={profile},questions={questions}" for task in TASKS]
-    named = pipelines(models, seed, work / "data")
+    named = pipelines(names, models, seed, work / "data")
     out = work / f"{profile}-{seed}"
     run = api.run(tasks, list(named), out=out, data=work / "data", progress=told)
     api.score(run)
@@ -143,7 +147,7 @@ def measured(profile: str, seed: int, models: Path, work: Path, questions: int) 
         for table in api.tables(run)
         for line in table.lines
         for cell in line.cells.values()
-        if line.system in named or seed == 0
+        if line.system in named or (seed == 0 and CEILING in names)
     ]
     scores: dict[tuple[str, str], list[tuple[str, str, str, float]]] = defaultdict(list)
     for each in read_scores(run):
@@ -167,8 +171,11 @@ def trained_dro(seed: int, models: Path, data: Path) -> Path:
     return train_on("dro", out, seed, options=selector, data=data, progress=told)
 
 
-def together(found: Mapping[tuple[str, int], Found], seeds: Sequence[int]) -> list[str]:
-    """All tasks together: the mean over training seeds of each question, and its interval."""
+def together(
+    found: Mapping[tuple[str, int], Found], seeds: Sequence[int], kept: Sequence[str]
+) -> list[str]:
+    """All tasks together: the mean over training seeds of each question, and its interval; behind
+    the rows that are ``kept``."""
     columns = list(product(TOGETHER, PROFILES))
     systems = dict.fromkeys(system for system, _ in found[PROFILES[0], seeds[0]].scores)
     rows = {system: [system] for system in systems}
@@ -189,9 +196,21 @@ def together(found: Mapping[tuple[str, int], Found], seeds: Sequence[int]) -> li
         *("## Five tasks together", "", f"*{MINI}*", "", told, ""),
         "| system | " + " | ".join(heads) + " |",
         "|:--|" + ":--|" * len(columns),
+        *kept,
         *(f"| {' | '.join(row)} |" for row in rows.values()),
         "",
     ]
+
+
+def standing(names: Sequence[str]) -> tuple[list[dict], list[str]]:
+    """Of the committed reference what does not belong to these pipelines: its cells, and its rows
+    of all tasks together."""
+    records = json.loads((OUT / "records.json").read_text())
+    page = (OUT / "README.md").read_text()
+    part = page.partition("## Five tasks together")[2].partition("\n### ")[0]
+    rows = [line for line in part.splitlines() if line.startswith("| ")][1:]
+    kept = [row for row in rows if row.split(" | ")[0].removeprefix("| ") not in names]
+    return [each for each in records if each["system"] not in names], kept
 
 
 def summary(records: Sequence[Mapping], profile: str, task: str) -> list[str]:
@@ -254,7 +273,10 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=500)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=2)
+    every = (*SYSTEMS, *FURTHER, CEILING)
+    parser.add_argument("--only", nargs="+", choices=every, default=every, metavar="PIPELINE")
     options = parser.parse_args()
+    names = tuple(options.only)
     for profile in PROFILES:  # before the pool, which shares what is prepared
         for task in TASKS:
             spelled = f"{task}:profile={profile},questions={options.questions}"
@@ -267,15 +289,16 @@ def main() -> None:
         data = options.work / "data"
         for job in [pool.submit(trained_dro, each, options.models, data) for each in more]:
             job.result()
-        rest = (options.models, options.work, options.questions)
+        rest = (names, options.models, options.work, options.questions)
         cells = product(PROFILES, options.seeds)
         jobs = {cell: pool.submit(measured, *cell, *rest) for cell in cells}
         found = {cell: job.result() for cell, job in jobs.items()}
-    records = [record for each in found.values() for record in each.cells]
+    before, rows = standing(names) if names != every else ([], [])
+    records = [*before, *(record for each in found.values() for record in each.cells)]
     OUT.mkdir(parents=True, exist_ok=True)
     lines = ",\n".join(json.dumps(record) for record in records)
     (OUT / "records.json").write_text(f"[\n{lines}\n]\n")
-    pooled = together(found, options.seeds)
+    pooled = together(found, options.seeds, rows)
     (OUT / "README.md").write_text(report(records, options.questions, pooled))
 
 
