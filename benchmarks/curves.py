@@ -19,9 +19,11 @@ POINTS = 12
 HEAD = """# The shipped checkpoints
 
 Tiny models trained from nothing on the generated world (`python -m harness train NAME --out DIR
---seed N`), one thread, deterministic by steps. Seed 0 is shipped in `systems/checkpoints`; other
-seeds, where they stand, show how much the seed matters. They say nothing about real text, and
-refuse real tasks. The recipes' settings are explained in `systems/training/recipe.py`.
+--seed N`; `mini-selector` from `mini-llama`), one thread, deterministic by steps. Seed 0 is shipped
+in `systems/checkpoints`; other seeds, where they stand, show how much the seed matters. They say
+nothing about real text, and refuse real tasks. The recipes' settings are explained in
+`systems/training/recipe.py`. `mini-dro`, two adapters of `mini-selector` and `mini-llama`, is what
+`python -m harness train dro --out DIR` makes; its iterations are in `results/dro`.
 
 `passages` is how far the curriculum had gone, `right` the share of training questions (of all kinds
 and sizes so far, on worlds seen once) that were answered right; for rankers, whose first passage
