@@ -141,9 +141,7 @@ def curves(seeds: Sequence[int], models: Path) -> list[str]:
     for name in VARIANTS:
         by_turn: dict[int, list[dict]] = {}
         for seed in seeds:
-            about = json.loads(
-                (models / f"dro-{name.replace(' ', '-')}-{seed}/about.json").read_text()
-            )
+            about = json.loads((variant(models, name, seed) / "about.json").read_text())
             for each in about["iterations"]:
                 by_turn.setdefault(each["iteration"], []).append(each)
         lines += [f"### {name}", ""]
