@@ -363,6 +363,7 @@ def train(
     first: Annotated[
         str, typer.Option(help="The pipeline that retrieves for it; else the recipe's.")
     ] = "",
+    setting: Setting = None,
     data: Data = DATA,
 ) -> None:
     """Train a shipped checkpoint again, or a system on tasks of your choice; on one thread.
@@ -386,11 +387,12 @@ def train(
                 tasks=task,
                 first=first,
                 options=options,
+                setting=setting,
                 data=data,
                 progress=told,
             )
         )
-    elif task or first or options:
+    elif task or first or setting or options:
         raise HarnessError(
             f"{name} is taught by the generated world alone.",
             "Write --out, --seed and --steps only.",
@@ -404,7 +406,8 @@ def _pairs(context: typer.Context) -> dict[str, str]:
     words, found = list(context.args), {}
     while words:
         option, equals, value = words.pop(0).partition("=")
-        if not option.startswith("--") or not (equals or words):
+        alone = not equals and (not words or words[0].startswith("--"))
+        if not option.startswith("--") or alone:
             raise HarnessError(f"{option} stands alone.", "Write --OPTION VALUE.")
         found[option.removeprefix("--").replace("-", "_")] = value if equals else words.pop(0)
     return found

@@ -116,6 +116,8 @@ class System:
     """The version of the generated world that its checkpoint was made for; empty: it serves any
     task. Its option ``model`` names another checkpoint; or `model_option` says what does."""
     model_option: str
+    depth: int | None
+    """A system that has it is told its ``@n`` in the pipeline, None if there is none."""
     index_options: tuple[str, ...]
     """The options that its index depends on; all, if it does not say."""
 
@@ -214,7 +216,7 @@ class Recipe(Protocol):
         ...
 
     def step(self) -> dict[str, float]:
-        """Do one step; its figures, always the same ones."""
+        """Do one step; its figures."""
         ...
 
     def keep(self, path: Path, notes: str) -> None:

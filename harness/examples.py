@@ -19,9 +19,25 @@ from harness.run.progress import Progress, silent
 from harness.run.store import asked_rows
 
 
-def train_plan(tasks: Sequence[str], first: str, data: Path = DATA) -> Plan:
-    """A run of a pipeline on train splits, checked: one that ranks, such as ``bm25@20``."""
-    plan = make_plan(tasks, [first], split="train", data=data)
+def train_plan(
+    tasks: Sequence[str],
+    first: str,
+    world: str = "",
+    setting: str | None = None,
+    data: Path = DATA,
+) -> Plan:
+    """A run of a pipeline on train splits, checked: one that ranks, such as ``bm25@20``.
+
+    world: of the models to begin with, which serve no task that is of another one
+    """
+    plan = make_plan(tasks, [first], split="train", setting=setting, data=data)
+    for job in plan.jobs:
+        if world and not (job.task.generated and job.task.version == world):
+            raise HarnessError(
+                f"the models to begin with are of the generated world {world}, not for "
+                f"{job.spelled}.",
+                "Name others: --selector ORG/NAME --generator ORG/NAME.",
+            )
     last = plan.pipelines[0].stages[-1].system
     if not registry.ranks(registry.create("systems", last)):
         raise HarnessError(f"{first} ranks nothing at its end.", "Write a retriever, such as bm25.")

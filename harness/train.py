@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -30,9 +31,9 @@ from harness.run.progress import Progress, silent
 from harness.run.store import one_writer
 from harness.spelling import Spelled, parse_spelled
 
-EVERY, SECONDS = 200, 600.0
-"""Steps between two points of the curve, where the state is kept; and seconds after which it is
-kept in between, where steps are long."""
+EVERY, SECONDS, DEAR = 200, 600.0, 5.0
+"""Steps between two points of the curve, where the state is kept; seconds after which it is kept in
+between, where steps are long; and those that keeping may take, to be done at every point."""
 STATE, ABOUT, FIRST = ".unfinished", "about.json", ".first"
 
 
@@ -68,6 +69,7 @@ def train_on(
     tasks: Sequence[str] = (),
     first: str = "",
     options: Mapping[str, str] | None = None,
+    setting: str | None = None,
     data: Path = DATA,
     progress: Progress = silent,
 ) -> Path:
@@ -76,6 +78,7 @@ def train_on(
     tasks:   whose train split it learns from; those of the recipe if none is named
     first:   the pipeline that retrieves for them; that of the recipe if empty
     options: the recipe's own, as text
+    setting: ``pool`` (of each question) or ``corpus``; that of each task if None
     data:    where prepared tasks are
     """
     cls: Any = registry.find("recipes", name)
@@ -85,13 +88,17 @@ def train_on(
             "Write --out, --seed and --steps only.",
         )
     given = Spelled(name, tuple((options or {}).items()))
-    settings = cls.options(**registry.check_options(given, cls.options))
+    settings = cls.options(**registry.check_options(given, cls.options)).checked()
     tasks, first = list(tasks or cls.tasks), first or cls.first
-    plan = train_plan(tasks, first, data)
+    plan = train_plan(tasks, first, settings.world, setting, data)
+    asked = {"name": name, "seed": seed, "tasks": tasks, "first": first}
+    asked |= {"setting": setting} if setting else {}
     with _room(out):
+        if (out / ABOUT).exists():
+            _same(_about(out / ABOUT), {**asked, "recipe": asdict(settings)}, out)
+            return out
         recipe = cls(retrieved_examples(plan, out / FIRST, data, progress), seed, settings)
-        asked = {"name": name, "seed": seed, "tasks": tasks, "first": first, "steps": recipe.steps}
-        _whole(recipe, out, asked, progress)
+        _whole(recipe, out, {**asked, "steps": recipe.steps}, progress)
         shutil.rmtree(out / FIRST, ignore_errors=True)
     return out
 
@@ -135,7 +142,7 @@ def _same(found: Mapping[str, Any], asked: Mapping[str, Any], out: Path) -> None
     other = [key for key, value in asked.items() if found.get(key) != json.loads(json.dumps(value))]
     if {"name", "seed", "steps"} & set(other):
         named = "{name} (seed {seed}, {steps} steps)".format
-        what = f"{named(**found)}, not {named(**asked)}"
+        what = f"{named(**found)}, not {named(**{'steps': found['steps'], **asked})}"
     else:
         what = f"{asked['name']} of another {' and '.join(other)}"
     if other:
@@ -191,29 +198,46 @@ def _go_on(recipe: Recipe, state: Path, asked: Mapping[str, Any]) -> list[dict[s
 
 
 def _steps(recipe: Recipe, state: Path, kept: dict[str, Any], progress: Progress) -> None:
-    """Do the steps that are left; every `EVERY` of them a point of the curve, and the state, which
-    is kept at an interruption too."""
+    """Do the steps that are left; every `EVERY` of them a point of the curve. The state is kept now
+    and then, and at an interruption."""
     curve = kept["curve"]
     spent, begun = curve[-1]["cpu_s"] if curve else 0.0, time.process_time()
     figures: list[Mapping[str, float]] = []
-    last = time.monotonic()
+    keeper = _Keeper(recipe, state, kept)
     with progress(kept["name"], kept["steps"], recipe.done) as advance, _waiting() as interrupted:
         while recipe.done < kept["steps"]:
             figures.append(recipe.step())
             advance(1)
             if interrupted:
-                recipe.keep(state, json.dumps(kept))
+                keeper.keep()
                 raise KeyboardInterrupt
-            if recipe.done % EVERY and recipe.done < kept["steps"]:
-                if time.monotonic() - last > SECONDS:
-                    recipe.keep(state, json.dumps(kept))
-                    last = time.monotonic()
-                continue
-            cpu = round(spent + time.process_time() - begun, 1)
-            curve.append({"step": recipe.done, "cpu_s": cpu, **_means(figures)})
-            figures.clear()
-            recipe.keep(state, json.dumps(kept))
-            last = time.monotonic()
+            point = recipe.done % EVERY == 0 or recipe.done >= kept["steps"]
+            if point:
+                cpu = round(spent + time.process_time() - begun, 1)
+                curve.append({"step": recipe.done, "cpu_s": cpu, **_means(figures)})
+                figures.clear()
+            if keeper.due(point):
+                keeper.keep()
+
+
+class _Keeper:
+    """Keeps the state of a training: at each point of the curve, and after `SECONDS` without; only
+    then, where it is dear."""
+
+    def __init__(self, recipe: Recipe, state: Path, kept: Mapping[str, Any]) -> None:
+        self.recipe, self.state, self.kept = recipe, state, kept
+        self.last, self.cost = time.monotonic(), 0.0
+
+    def due(self, point: bool) -> bool:
+        whole = self.recipe.done >= self.kept["steps"]
+        late = time.monotonic() - self.last > SECONDS
+        return whole or late or (point and self.cost <= DEAR)
+
+    def keep(self) -> None:
+        begun = time.monotonic()
+        self.recipe.keep(self.state, json.dumps(self.kept))
+        self.last = time.monotonic()
+        self.cost = self.last - begun
 
 
 def _means(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:

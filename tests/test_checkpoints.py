@@ -17,7 +17,7 @@ from harness.data import Brief, Document, Gold, Query
 from harness.registry import find, task
 from harness.score.answers import score_squad
 from harness.spelling import parse_spelled
-from systems.dro.settings import Settings, filled
+from systems.dro.settings import Settings
 from systems.dro.training import Dro
 from systems.reader import Reader
 from systems.training import CHECKPOINTS as TAUGHT
@@ -59,7 +59,7 @@ def test_dro_is_what_its_command_makes_without_options() -> None:
     said = about("mini-dro")
     assert (said["name"], said["seed"], said["world"]) == ("dro", 0, VERSION)
     assert (said["tasks"], said["first"]) == (list(Dro.tasks), Dro.first)
-    assert said["recipe"] == asdict(filled(Settings()))
+    assert said["recipe"] == asdict(Settings().checked())
     best = said["iterations"][said["iterations"][-1]["best"]]
     assert best["dev_EM"] > said["iterations"][0]["dev_EM"] + 0.1
 

@@ -15,13 +15,16 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
+import transformers
 from conftest import Toy
+from safetensors.torch import load_file, save_file
 
 from harness import registry
 from harness.cli import main
 from harness.corpus import Corpus
 from harness.data import Brief, Document, Example, HarnessError, Hit, Query
 from harness.registry import capabilities
+from harness.run.stages import Station
 from harness.train import train_on
 from systems.dro.em import Said, log_sum, posterior
 from systems.dro.selector import Asked, Drawn, Grammar, Selector
@@ -312,23 +315,29 @@ def played(made: Dro) -> Dro:
     return made
 
 
-def slope(made: Any, learner: Any, loss: Any) -> tuple[float, float]:
-    """The length of a loss's gradient, and what walking along it says of that length."""
+def slopes(learner: Any, loss: Any, seed: int) -> tuple[float, float]:
+    """How a loss changes along a direction in all weights: by its gradient, and by walking there.
+    The direction is partly that of the gradient, so that it is felt, and has a part in each
+    weight, so that one without a gradient is noticed."""
     weights = list(learner.tunable.weights.values())
-    gradient = torch.autograd.grad(loss(), weights, allow_unused=True)
-    parts = [
-        torch.zeros_like(w) if g is None else g for w, g in zip(weights, gradient, strict=True)
-    ]
-    size = math.sqrt(sum(float((g**2).sum()) for g in parts))
-    step, found = 1e-3 / size, []
+    gradient = torch.autograd.grad(loss(), weights)
+    generator = torch.Generator().manual_seed(seed)
+    parts = []
+    for g in gradient:
+        assert float(g.abs().max()) > 0
+        noise = torch.randn(g.shape, generator=generator)
+        parts.append(g / g.norm() + noise / noise.norm())
+    size = math.sqrt(sum(float((each**2).sum()) for each in parts))
+    step, found = 2e-3 / size, []
     for sign in (1, -1):
         with torch.no_grad():
-            for weight, g in zip(weights, parts, strict=True):
-                weight += sign * step * g
+            for weight, each in zip(weights, parts, strict=True):
+                weight += sign * step * each
             found.append(loss().item())
-            for weight, g in zip(weights, parts, strict=True):
-                weight -= sign * step * g
-    return size, (found[0] - found[1]) / (2 * step * size)
+            for weight, each in zip(weights, parts, strict=True):
+                weight -= sign * step * each
+    exact = sum(float((g * each).sum()) for g, each in zip(gradient, parts, strict=True))
+    return exact, (found[0] - found[1]) / (2 * step)
 
 
 @pytest.mark.parametrize("kind", ["open", "llama"])
@@ -338,9 +347,9 @@ def test_gradients_of_both_losses_are_those_of_finite_differences(
     made = trainer(folders[kind])
     lists = {0: ([(0, 1), (2, 3)], [0.7, 0.3], ["Odraen", "x"]), 3: ([(1, 0)], [1.0], ["y"])}
     some = {place: each[:2] for place, each in lists.items()}
-    exact, seen = slope(made, made.selector, lambda: made.selector_loss(some))
+    exact, seen = slopes(made.selector, lambda: made.selector_loss(some), 0)
     assert seen == pytest.approx(exact, rel=0.03)
-    exact, seen = slope(made, made.generator, lambda: made.generator_loss(lists))
+    exact, seen = slopes(made.generator, lambda: made.generator_loss(lists), 1)
     assert seen == pytest.approx(exact, rel=0.03)
 
 
@@ -368,7 +377,7 @@ def test_an_answer_that_is_not_read_is_unlikely_and_not_new(folders: dict[str, P
     wanted = [(made.train[0], (0, 1), "Zork"), (made.train[0], (0, 1), "Zork Zork")]
     said, tokens = made.reading.log_p(wanted)
     assert tokens == [2, 3]
-    prompt = made.reading.prompt(made.train[0], (0, 1))
+    prompt = made.reading.prompt(made.train[0], (0, 1), 9)
     lm = made.reading.lm
     new = lm.log_likelihood([prompt], ["Zork"])[0].log_p
     assert said[0].item() != pytest.approx(new, abs=1e-3)
@@ -377,8 +386,11 @@ def test_an_answer_that_is_not_read_is_unlikely_and_not_new(folders: dict[str, P
 def test_the_answer_ends_as_the_model_ends_it(folders: dict[str, Path]) -> None:
     made = trainer(folders["qwen2"])
     _, tokens = made.reading.log_p([(made.train[0], (0, 1), "Odra")])
-    row = made.reading.lm.ids(made.reading.prompt(made.train[0], (0, 1)), "Odra")
+    lm: Any = made.reading.lm
+    row = lm.ids(made.reading.prompt(made.train[0], (0, 1), 9), "Odra")
     assert tokens == [len(row) + 1]
+    own = lm.prompts.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert made.reading.end == [own] and set(lm.ends) > {own}
 
 
 def test_a_posterior_of_one_list_draws_the_selector_to_it(folders: dict[str, Path]) -> None:
@@ -401,6 +413,50 @@ def test_a_posterior_of_one_list_draws_the_selector_to_it(folders: dict[str, Pat
     assert made.records[-1]["ess"] > made.records[1]["ess"]
 
 
+@pytest.mark.parametrize("micro", [1, 3])
+def test_questions_at_once_change_no_step(micro: int, folders: dict[str, Path]) -> None:
+    """But for which words are hashed to what: here no word is unknown to both."""
+    made = [trainer(folders["llama"], micro=each) for each in (16, micro)]
+    lists = {place: ([(0, 1), (2, 3)], [0.7, 0.3]) for place in range(4)}
+    behind = {place: (*each, ["Odra", "x y"]) for place, each in lists.items()}
+    found = []
+    for each in made:
+        one = each._train_selector(lists, random.Random(0))["selector_loss"]
+        other = each._train_generator(behind, random.Random(0))["generator_loss"]
+        again = each.selector_loss(lists).item(), each.generator_loss(behind).item()
+        found.append((one, other, *again))
+    assert found[0] == pytest.approx(found[1], rel=1e-3)
+
+
+def test_lists_are_drawn_as_the_settings_say(folders: dict[str, Path]) -> None:
+    """And the likeliest accepted answer counts where that is asked for."""
+    plain, sharp = (
+        trainer(folders["open"], samples=64, temperature=each, top_p=top_p)
+        for each, top_p in ((1.0, 1.0), (0.2, 0.5))
+    )
+    different = [
+        each.posteriors(each.train[:4], random.Random(0))[0].figures["different"]
+        for each in (plain, sharp)
+    ]
+    assert different[1] < different[0]
+    twice = replace(plain.train[0], answer="Zork Zork Zork", aliases=("was",))
+    best = trainer(folders["open"], aliases="best")
+    with torch.no_grad():
+        (found,) = best.posteriors([twice], random.Random(0))
+        (first,) = plain.posteriors([twice], random.Random(0))
+    assert set(first.answers) == {"Zork Zork Zork"} and set(found.answers) == {"was"}
+
+
+def test_warm_up_lists_hold_the_support(folders: dict[str, Path]) -> None:
+    made = trainer(folders["open"])
+    for place, each in enumerate(made.train):
+        (first, second) = made._supervised(place)
+        assert each.documents[first].id in each.support
+        assert second == (1 if first == 0 else 0)
+    lists = made._random_lists(random.Random(0))
+    assert {len(z[0][0]) for z in lists.values()} == {2}
+
+
 @pytest.mark.parametrize("without", ["selector", "generator"])
 def test_the_other_is_left_alone(without: str, folders: dict[str, Path]) -> None:
     made = trainer(folders["open"], without=without)
@@ -415,7 +471,9 @@ def test_the_other_is_left_alone(without: str, folders: dict[str, Path]) -> None
         assert same == (name == without)
 
 
-def test_it_stops_when_dev_no_longer_improves_and_keeps_the_best(folders: dict[str, Path]) -> None:
+def test_it_stops_when_dev_no_longer_improves_and_keeps_the_best(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
     made = trainer(folders["open"], iterations=5, patience=2)
     scores = iter([0.2, 0.5, 0.4, 0.3, 0.9, 0.9])
     made._judge = lambda: {"dev_F1": next(scores)}  # type: ignore[method-assign]
@@ -432,6 +490,10 @@ def test_it_stops_when_dev_no_longer_improves_and_keeps_the_best(folders: dict[s
     assert made.records[-1]["best"] == 1
     weights = [made.best[f"selector.{name}"] for name in made.selector.tunable.weights]
     assert all(torch.equal(a, b) for a, b in zip(weights, kept[1], strict=True))
+    last = list(made.selector.tunable.weights.values())
+    assert not all(torch.equal(a, b) for a, b in zip(last, kept[1], strict=True))
+    made.save(tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(last, kept[1], strict=True))
 
 
 def test_what_an_iteration_came_to(folders: dict[str, Path]) -> None:
@@ -474,6 +536,7 @@ def test_what_is_written_is_what_was_trained(
     assert said[1].log_p == pytest.approx(said[0].log_p, abs=1e-4)
     assert abs(said[2].log_p - said[0].log_p) > 1e-3
     assert not list(tmp_path.rglob("*.md"))
+    (tmp_path / "about.json").write_text("{}")
     system = DroSystem(checkpoint=str(tmp_path))
     names = {file.name for file in system.files()}
     assert ("adapter_model.safetensors" in names) == bool(lora)
@@ -496,6 +559,41 @@ def test_an_adapter_is_trained_further_or_merged(folders: dict[str, Path], tmp_p
         Tunable(place, lora=4)
 
 
+def test_an_adapter_that_does_not_fit_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    place = tmp_path / "selector"
+    Tunable(folders["llama"], lora=2, name=str(folders["llama"])).save(place)
+    file, config = place / "adapter_model.safetensors", place / "adapter_config.json"
+    whole, said = load_file(file), json.loads(config.read_text())
+    assert said["base_model_name_or_path"] == str(folders["llama"])
+    save_file({name: each for name, each in whole.items() if "q_proj" not in name}, file)
+    with pytest.raises(HarnessError, match="does not fit its base: 4 weights"):
+        open_lm(place)
+    with pytest.raises(HarnessError, match="does not fit its base"):
+        Tunable(place, lora=2)
+    file.write_bytes(b"none")
+    with pytest.raises(HarnessError, match="cannot be loaded"):
+        open_lm(place)
+    save_file(whole, file)
+    open_lm(place)
+    config.write_text(json.dumps({**said, "peft_type": "PROMPT_TUNING"}))
+    with pytest.raises(HarnessError, match="of kind PROMPT_TUNING"):
+        open_lm(place)
+    config.write_text(json.dumps({**said, "base_model_name_or_path": str(place)}))
+    with pytest.raises(HarnessError, match="is no model"):
+        open_lm(place)
+
+
+def test_a_model_that_scales_outside_of_its_layers_is_refused(tmp_path: Path) -> None:
+    """What is trained would not be what serves."""
+    tokenizer = tiny_models.make_tokenizer(bos_token="<s>", eos_token="</s>")
+    sizes = {**tiny_models.WIDE, **tiny_models.HEADS, "vocab_size": len(tokenizer)}
+    model = transformers.CohereForCausalLM(transformers.CohereConfig(**sizes, logit_scale=0.1))
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(HarnessError, match="in a way that training here does not know"):
+        Tunable(tmp_path)
+
+
 def test_a_model_without_attention_is_refused(tmp_path: Path) -> None:
     folder = tiny_models.make_mamba2(tmp_path / "m")
     with pytest.raises(HarnessError, match="has no attention"):
@@ -508,6 +606,12 @@ def test_a_model_without_attention_is_refused(tmp_path: Path) -> None:
         ({"samples": 0}, "samples=0"),
         ({"temperature": 0.0}, "temperature=0.0"),
         ({"top_p": 1.5}, "top_p=1.5"),
+        ({"iterations": -1}, "iterations=-1"),
+        ({"questions": -5}, "questions=-5"),
+        ({"selector_epochs": 0}, "selector_epochs=0"),
+        ({"lora": -1}, "lora=-1"),
+        ({"generator_rate": math.nan}, "generator_rate=nan"),
+        ({"device": "cuda:7"}, "device 'cuda:7' cannot be used"),
     ],
 )
 def test_settings_that_draw_nothing(
@@ -545,6 +649,11 @@ def test_a_killed_training_ends_with_the_same_weights(
         return bytes_of(found)
 
     first = made("a")
+    again = train_on("dro", Path("a"), 1, tasks=["toy"], first="random@4", options=told)
+    assert again == Path("a") and not (again / ".first").exists()
+    other = {**told, "samples": "4"}
+    with pytest.raises(HarnessError, match="a holds dro of another recipe"):
+        train_on("dro", Path("a"), 1, tasks=["toy"], first="random@4", options=other)
     at = [3, 9]
     whole = Dro.step
 
@@ -574,6 +683,11 @@ def test_options_of_a_training_are_words_of_the_command(
     assert "Did you mean 'samples'?" in capsys.readouterr().err
     assert main([*command, "--samples", "many"]) == 2
     assert "samples=many is wrong" in capsys.readouterr().err
+    assert main([*command, "--samples", "--iterations", "3"]) == 2
+    assert "--samples stands alone" in capsys.readouterr().err
+    assert main([*command, "--selector", "mini-selector"]) == 2
+    assert "of the generated world mini-6, not for toy. Name others" in capsys.readouterr().err
+    command += ["--selector", str(folders["open"]), "--generator", str(folders["open"])]
     assert main([*command, "--steps", "3"]) == 2
     assert "dro takes no --steps" in capsys.readouterr().err
     assert main(["train", "mini-lm", "--out", "made", "--task", "toy"]) == 2
@@ -619,7 +733,8 @@ def queries(corpus: Corpus, *sizes: int) -> list[Query]:
 def test_a_list_begins_the_ranking_and_is_what_is_read(checkpoint: Path, corpus: Corpus) -> None:
     system = opened(corpus, str(checkpoint))
     asked = queries(corpus, 6, 9, 2)
-    for k, sizes in [(3, (3, 3, 2)), (9, (2, 2, 2))]:
+    for depth, k, sizes in [(3, 3, (3, 3, 2)), (9, 9, (6, 9, 2)), (None, 9, (2, 2, 2))]:
+        system.depth = depth
         for query, reply, size in zip(asked, system.solve(asked, k), sizes, strict=True):
             chosen = reply.extras["list"]
             assert len(chosen) == size and list(reply.read) == chosen
@@ -630,8 +745,17 @@ def test_a_list_begins_the_ranking_and_is_what_is_read(checkpoint: Path, corpus:
             assert reply.extras["log_p"] < 0 and reply.counts["prompt_tokens"] > 40
 
 
+def test_the_runner_tells_the_depth(checkpoint: Path, corpus: Corpus) -> None:
+    asked = queries(corpus, 4)
+    for depth, size in [(None, 2), (4, 4), (9, 4), (3, 3)]:
+        station = Station("dro", opened(corpus, str(checkpoint)), corpus, depth)
+        (row,) = station.rows(asked, None)
+        assert not row.error and len(row.extras["list"]) == size
+
+
 def test_lists_do_not_depend_on_the_batch(checkpoint: Path, corpus: Corpus) -> None:
     system = opened(corpus, str(checkpoint))
+    system.depth = 3
     asked = queries(corpus, 6, 9, 2)
     together = system.solve(asked, 3)
     alone = [system.solve([each], 3)[0] for each in asked]
@@ -642,13 +766,16 @@ def test_lists_do_not_depend_on_the_batch(checkpoint: Path, corpus: Corpus) -> N
 def test_its_parts_serve_alone(checkpoint: Path, corpus: Corpus) -> None:
     asked = queries(corpus, 6)
     chooser = opened(corpus, str(checkpoint), part="selector")
+    chooser.depth = 3
     assert capabilities(chooser) == ("retrieve",)
     (ranked,) = chooser.retrieve(asked, 3)
     assert [hit.id for hit in ranked.hits] == ranked.extras["list"]
     generator = opened(corpus, str(checkpoint), part="generator")
     assert capabilities(generator) == ("answer",) and not generator.needs_pool
     documents = [[corpus[each] for each in ranked.extras["list"]]]
-    (whole,) = opened(corpus, str(checkpoint)).solve(asked, 3)
+    both = opened(corpus, str(checkpoint))
+    both.depth = 3
+    (whole,) = both.solve(asked, 3)
     (apart,) = generator.answer(asked, documents)
     assert apart.answer == whole.answer
 

@@ -163,6 +163,22 @@ def test_where_steps_are_long_the_state_is_kept_between_points(
     assert again == bytes_of(train("mini-e5", tmp_path / "n", seed=3, steps=5))
 
 
+def test_where_keeping_is_dear_it_waits(
+    tmp_path: Path, killed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.train.EVERY", 1)
+    monkeypatch.setattr("harness.train.DEAR", 0.0)
+    whole, kept = Recipe.keep, []
+
+    def keep(self: Recipe, path: Path, notes: str) -> None:
+        kept.append(self.done)
+        whole(self, path, notes)
+
+    monkeypatch.setattr(Recipe, "keep", keep)
+    train("mini-e5", tmp_path / "m", seed=3, steps=4)
+    assert kept == [1, 4]
+
+
 def test_each_kind_of_recipe_has_its_own_door(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="dro is trained on tasks"):
         train("dro", tmp_path / "m")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
+from math import inf
+from pathlib import Path
 from typing import Any, Literal
 
 from harness.data import HarnessError
 from systems.dro.em import Norm
-from systems.models.hub import about, base_folder, check_sizes, model_folder
+from systems.models.hub import about, base_folder, checked_device, model_folder, shipped
 from systems.models.words import has_open_words
 
 
@@ -69,23 +72,15 @@ class Settings:
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16"] = "float32"
 
-
-@dataclass(frozen=True)
-class Filled(Settings):
-    """Settings of which none is None."""
-
-    keep: int = 0
-    questions: int = 0
-    temperature: float = 1.0
-    top_p: float = 1.0
-    generator_warm_up: int = 0
-    selector_rate: float = 0.0
-    generator_rate: float = 0.0
-    selector_epochs: int = 0
-    norm: Norm = "mean"
-    lora: int = 0
-    batch: int = 0
-    micro: int = 0
+    def checked(self) -> Filled:
+        """With what is None filled in; `HarnessError` for what is wrong."""
+        folders = [base_folder(model_folder(each)) for each in (self.selector, self.generator)]
+        told = {key: each for key, each in asdict(self).items() if each is not None}
+        preset = MINI if has_open_words(folders[0]) else PAPER
+        found = Filled(**{**preset, **told})
+        _check(found)
+        assert found.world is not None  # looked up here, so that what is wrong is told now
+        return found
 
 
 PAPER: Mapping[str, Any] = {
@@ -118,27 +113,57 @@ MINI: Mapping[str, Any] = {
 }
 
 
-def filled(settings: Settings) -> Filled:
-    """Settings with what is None filled in; `HarnessError` for what is wrong."""
-    mini = has_open_words(base_folder(model_folder(settings.selector)))
-    said = {key: each for key, each in asdict(settings).items() if each is not None}
-    s = Filled(**{**(MINI if mini else PAPER), **said})
-    check_sizes("dro", keep=s.keep, samples=s.samples, batch=s.batch, micro=s.micro)
-    if not 0 < s.top_p <= 1 or s.temperature <= 0:
+@dataclass(frozen=True)
+class Filled(Settings):
+    """Settings of which none is None."""
+
+    keep: int = 0
+    questions: int = 0
+    temperature: float = 1.0
+    top_p: float = 1.0
+    generator_warm_up: int = 0
+    selector_rate: float = 0.0
+    generator_rate: float = 0.0
+    selector_epochs: int = 0
+    norm: Norm = "mean"
+    lora: int = 0
+    batch: int = 0
+    micro: int = 0
+
+    @cached_property
+    def world(self) -> str:
+        """The generated world that both models are of; empty: none."""
+        folders = (base_folder(model_folder(each)) for each in (self.selector, self.generator))
+        worlds = {str(about(each).get("world", "")) for each in folders}
+        if len(worlds) > 1:
+            raise HarnessError(
+                f"{self.selector} and {self.generator} are not of one world.",
+                "Take two mini models, or two that are none.",
+            )
+        return worlds.pop()
+
+
+def _check(s: Filled) -> None:
+    """`HarnessError` for a setting with which nothing could be learned."""
+    least = {"keep": 1, "samples": 1, "batch": 1, "micro": 1, "max_new_tokens": 1, "dev": 0}
+    least |= {"iterations": 0, "questions": 0, "patience": 0, "shown": 0, "lora": 0, "decay": 0}
+    least |= {"selector_warm_up": 0, "generator_warm_up": 0}
+    least |= {"selector_epochs": 1, "generator_epochs": 1}
+    for name, value in asdict(s).items():
+        if name in least and not value >= least[name]:
+            raise HarnessError(f"dro:{name}={value} is wrong.", f"Give {least[name]} or more.")
+    for name in ("selector_rate", "generator_rate"):
+        if not 0 < getattr(s, name) < inf:
+            raise HarnessError(f"dro:{name}={getattr(s, name)} is wrong.", "Give one above 0.")
+    if not 0 < s.top_p <= 1 or not 0 < s.temperature < inf:
         raise HarnessError(
             f"dro: temperature={s.temperature}, top_p={s.top_p} draws nothing.",
             "Give a temperature above 0 and a top_p of 0 to 1.",
         )
-    return s
+    checked_device(s.device)
 
 
-def world_of(s: Settings) -> str:
-    """The generated world that both models are of; empty: none."""
-    folders = (base_folder(model_folder(each)) for each in (s.selector, s.generator))
-    worlds = {str(about(each).get("world", "")) for each in folders}
-    if len(worlds) > 1:
-        raise HarnessError(
-            f"{s.selector} and {s.generator} are not of one world.",
-            "Take two mini models, or two that are none.",
-        )
-    return worlds.pop()
+def lasting(name: str) -> str:
+    """A model's name as it is found from any place: a folder by its whole path."""
+    folder = Path(name).expanduser()
+    return str(folder.resolve()) if folder.is_dir() and name not in shipped() else name

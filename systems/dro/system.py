@@ -16,7 +16,7 @@ from harness.corpus import Corpus
 from harness.data import Brief, Document, HarnessError, Hit, Query, Reply
 from harness.run.spans import span
 from systems.dro.selector import Asked, Drawn, Selector
-from systems.models.hub import SHIPPED, OneModel, about, model_folder
+from systems.models.hub import ABOUT, SHIPPED, OneModel, about, model_folder
 from systems.models.language import open_lm
 from systems.passages import words_of
 from systems.reader import Reader
@@ -42,11 +42,12 @@ class Dro:
     part: ``both``; the ``selector`` alone, which reranks; the ``generator`` alone, which reads what
           another stage chose
 
-    A list has as many passages as go on (``dro@5``), else as many as the checkpoint was trained
-    for. Behind it stand the other candidates as the stage before ranked them.
+    A list has as many passages as go on (``dro@5``), without ``@`` as many as the checkpoint was
+    trained for. Behind it stand the other candidates as the stage before ranked them.
     """
 
     needs_pool = True
+    depth: int | None = None
     model_option = "checkpoint=DIR"
 
     def __init__(
@@ -84,9 +85,10 @@ class Dro:
             return None
         shipped, given = SHIPPED / self.checkpoint, Path(self.checkpoint).expanduser()
         folder = shipped if "/" not in self.checkpoint and shipped.is_dir() else given
-        if not (folder / "selector").is_dir() or not (folder / "generator").is_dir():
+        parts = (folder / name for name in ("selector", "generator", ABOUT))
+        if missing := [each.name for each in parts if not each.exists()]:
             raise HarnessError(
-                f"{self.checkpoint} is no checkpoint of dro: it holds no selector and generator.",
+                f"{self.checkpoint} is no checkpoint of dro: it has no {missing[0]}.",
                 "Make one with `python -m harness train dro --out DIR`.",
             )
         return folder
@@ -102,7 +104,8 @@ class Dro:
         return {each: made[each](model=self._model(each)) for each in used}
 
     def files(self) -> Sequence[Path]:
-        return [file for each in self.models.values() for file in each.files()]
+        kept = [] if self.folder is None else [self.folder / ABOUT]  # how long lists are
+        return [*kept, *(file for each in self.models.values() for file in each.files())]
 
     @cached_property
     def world(self) -> str:
@@ -113,8 +116,7 @@ class Dro:
 
     def open(self, corpus: Corpus, folder: Path | None, brief: Brief) -> None:
         self.corpus = corpus
-        kept = about(self.folder).get("recipe", {}) if self.folder is not None else {}
-        self.keep = int(kept.get("keep", KEEP))
+        self.keep = KEEP if self.folder is None else int(about(self.folder)["recipe"]["keep"])
         if "selector" in self.models:
             place = model_folder(self._model("selector"))
             self.lm = open_lm(place, brief.device, brief.dtype)
@@ -152,7 +154,7 @@ class Dro:
         """The ranking of each pool that a list begins, and the list."""
         pools = [self._candidates(query) for query in queries]
         asked = [
-            Asked(query.text, pool, k if k < len(pool) else self.keep)
+            Asked(query.text, pool, self.keep if self.depth is None else k)
             for query, pool in zip(queries, pools, strict=True)
         ]
         with span("select"):

@@ -28,8 +28,9 @@ from harness.score.answers import against, squad_answer
 from harness.score.normalise import squad_normal
 from systems.dro.em import Posterior, Said, posterior
 from systems.dro.selector import Asked, Selector
-from systems.dro.settings import Settings, filled, world_of
+from systems.dro.settings import Settings, lasting
 from systems.models.hub import model_folder
+from systems.models.language import TOKENS
 from systems.models.prompts import Prompt, fitting
 from systems.models.tuning import Tunable
 from systems.passages import words_of
@@ -54,15 +55,16 @@ class Reading:
 
     def __init__(self, tunable: Tunable) -> None:
         self.lm = tunable.lm
+        self.end = list(tunable.prompts.end)
 
-    def prompt(self, example: Example, places: Sequence[int]) -> Prompt:
-        """The reader's prompt over a list; passages for which there is no room are left out."""
+    def prompt(self, example: Example, places: Sequence[int], spare: int) -> Prompt:
+        """The reader's prompt over a list; passages for which there is no room, beside ``spare``
+        tokens for an answer, are left out."""
         passages = [example.documents[place] for place in places]
         prompt = Prompt(example.question, passages, example.instruction)
         if self.lm.window is None:
             return prompt
-        room = self.lm.window - max(len(self.lm.ids(prompt, each)) for each in answers_of(example))
-        fits = fitting(prompt, room - 1, self.lm.count)
+        fits = fitting(prompt, self.lm.window - spare, self.lm.count)
         if fits < 0:
             raise HarnessError(
                 f"the question {example.question[:60]!r} and its answer do not fit into the "
@@ -79,15 +81,25 @@ class Reading:
         worth: as a first appearance it would be likely wherever it is not read."""
         rows, texts = [], []
         for example, places, answer in asked:
-            prompt = self.prompt(example, places)
+            alone = self.lm.prompts.render(Prompt(example.question, (), example.instruction))
+            spare = len(self.lm.prompts.written(alone, answer)) + 1
+            prompt = self.prompt(example, places, spare)
             row = self.lm.prompts.render(prompt, [answer])
-            ids = self.lm.prompts.target(prompt, row, answer)
-            if self.lm.ends and (not ids or ids[-1] not in self.lm.ends):
-                ids = [*ids, self.lm.ends[0]]
             rows.append(row)
-            texts.append(ids)
+            texts.append([*self.lm.prompts.target(prompt, row, answer), *self.end])
         found = self.lm.branched_log_p(rows, texts, range(len(rows)))
         return found.sum(dim=1), [len(ids) for ids in texts]
+
+    def judged(self, asked: Sequence[tuple[Example, Sequence[int], str]]) -> list[Said]:
+        """The same without gradients, so many at once as would be read in `TOKENS` tokens."""
+        found: list[Said] = []
+        each = max((self.lm.count(self.prompt(*one[:2], 1)) for one in asked), default=1)
+        with torch.no_grad():
+            for some in chunks(asked, max(1, TOKENS // each)):
+                log_p, tokens = self.log_p(some)
+                answers = (answer for _, _, answer in some)
+                found += map(Said, answers, log_p.tolist(), tokens)
+        return found
 
 
 def answers_of(example: Example) -> tuple[str, ...]:
@@ -145,13 +157,13 @@ class Dro:
     options: ClassVar[type] = Settings
 
     def __init__(self, examples: Sequence[Example], seed: int, settings: Settings) -> None:
-        self.settings = s = filled(settings)
-        self.seed, self.world = seed, world_of(s)
+        self.settings = s = settings.checked()
+        self.seed, self.world = seed, s.world
         self.train, self.dev = parted(examples, s.dev)
         self.units = list(self._plan())
         self.steps, self.done = len(self.units), 0
         one, other = (
-            Tunable(model_folder(name), s.device, s.lora, name, seed)
+            Tunable(model_folder(name), s.device, s.lora, lasting(name), seed)
             for name in (s.selector, s.generator)
         )
         self.selector = Learner(one, s.selector_rate, s.decay)
@@ -209,16 +221,20 @@ class Dro:
         for name, each in self._learners():
             tensors |= state.named(f"{name}.weights.", each.tunable.weights)
             tensors |= state.named(f"{name}.moments.", state.moments(each.optimiser))
-        said = [self.done, self.spent, self.figures, self.records, list(self.expected.items())]
+        # What is long is a tensor: the notes of a file have little room.
+        expected = json.dumps(list(self.expected.items())).encode()
+        tensors["expected"] = torch.frombuffer(bytearray(expected), dtype=torch.uint8)
         steps = [each.steps for _, each in self._learners()]
-        state.write(path, tensors, {"state": json.dumps([*said, steps]), "notes": notes})
+        said = [self.done, self.spent, self.figures, self.records, steps]
+        state.write(path, tensors, {"state": json.dumps(said), "notes": notes})
 
     def resume(self, path: Path) -> str:
         found, said = state.read(path)
-        *rest, expected, steps = json.loads(said["state"])
+        *rest, steps = json.loads(said["state"])
         self.done, self.spent, self.figures, self.records = rest
         self.expected = {
-            place: Posterior([tuple(z) for z in lists], *more) for place, (lists, *more) in expected
+            place: Posterior([tuple(z) for z in lists], *more)
+            for place, (lists, *more) in json.loads(bytes(found["expected"].tolist()))
         }
         self.best = state.under("best.", found)
         for (name, each), count in zip(self._learners(), steps, strict=True):
@@ -337,11 +353,11 @@ class Dro:
                 for z in dict.fromkeys(one.places for one in some)
                 for answer in answers_of(each)[: 1 if s.aliases == "first" else None]
             ]
-            log_p, tokens = self.reading.log_p([(examples[p], z, y) for p, z, y in wanted])
+            judged = self.reading.judged([(examples[p], z, y) for p, z, y in wanted])
         said: list[dict[tuple[int, ...], Said]] = [{} for _ in examples]
-        for (place, z, answer), p, count in zip(wanted, log_p.tolist(), tokens, strict=True):
-            if z not in said[place] or p > said[place][z].log_p:
-                said[place][z] = Said(answer, p, count)
+        for (place, z, _), each in zip(wanted, judged, strict=True):
+            if z not in said[place] or each.log_p > said[place][z].log_p:
+                said[place][z] = each
         return [posterior(*each, s.norm) for each in zip(drawn, said, strict=True)]
 
     def _train_selector(
@@ -402,8 +418,9 @@ class Dro:
         for some in chunks(self.dev, 4 * self.settings.micro):
             lists = [each.places for each in self.lists.best([*map(self._asking, some)])]
             pairs = list(zip(some, lists, strict=True))
-            prompts = [self.reading.prompt(*each) for each in pairs]
-            written = self.reading.lm.generate(prompts, self.settings.max_new_tokens)
+            most = self.settings.max_new_tokens
+            prompts = [self.reading.prompt(*each, most) for each in pairs]
+            written = self.reading.lm.generate(prompts, most)
             for (example, places), text in zip(pairs, written, strict=True):
                 for name, value in judged(example, places, extracted(text.text)).items():
                     found.setdefault(name, []).append(value)
@@ -425,7 +442,7 @@ class Dro:
         best = scores.index(max(scores))
         if best == turn:
             self.best = {
-                f"{name}.{part}": each.detach().clone()
+                f"{name}.{part}": each.detach().to("cpu", copy=True)
                 for name, learner in self._learners()
                 for part, each in learner.tunable.weights.items()
             }
@@ -435,7 +452,7 @@ class Dro:
 
     def _shown(self, example: Example, rng: random.Random) -> dict[str, Any]:
         """The lists drawn for a question and their weights, to look at."""
-        with torch.no_grad():
+        with torch.no_grad(), self._precision():
             found = self.posteriors([example], rng)[0]
         ids = [each.id for each in example.documents]
         lists = [[ids[place] for place in z] for z in found.lists]
@@ -464,8 +481,9 @@ def _fill(weights: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -> 
 
 
 def parted(examples: Sequence[Example], dev: int) -> tuple[list[Example], list[Example]]:
-    """Those to train on and about ``dev`` to judge by: whole groups (that share a document),
-    so that none is in both."""
+    """Those to train on and about ``dev`` to judge by, in whole groups, as intervals resample them:
+    questions with the same first gold document are on one side. (Chains that share a later one can
+    be on both.)"""
     for each in examples:
         if foreign := {one.id for one in each.documents} - set(each.retrieved):
             raise HarnessError(

@@ -30,7 +30,7 @@ TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 """What peft writes: where LoRA's base is named, and its weights."""
 ABOUT = "about.json"
-"""What a checkpoint of ours says of itself; no result depends on it."""
+"""What a checkpoint of ours says of itself; of a single model, no result depends on it."""
 
 
 def library(name: str) -> Any:
@@ -63,7 +63,7 @@ def model_folder(model: str, revision: str = "") -> Path:
         return _checked(folder)
     if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
         raise HarnessError(f"the folder {model} does not exist.", "Check the path.")
-    found = _cached(model, "config.json", revision)
+    found = _cached(model, "config.json", revision) or _cached(model, ADAPTER[0], revision)
     if not found:
         if "/" not in model:
             raise HarnessError(
@@ -163,9 +163,15 @@ def base_folder(folder: Path) -> Path:
     config = folder / ADAPTER[0]
     if (folder / "config.json").is_file() or not config.is_file():
         return folder
-    named = _read_object(config).get("base_model_name_or_path")
+    said = _read_object(config)
+    named, kind = said.get("base_model_name_or_path"), said.get("peft_type")
     if not named:
         raise HarnessError(f"{config} names no base model.", "Write base_model_name_or_path there.")
+    if kind != "LORA":
+        raise HarnessError(f"{folder} is an adapter of kind {kind}.", "LoRA alone can be merged.")
+    base = Path(str(named)).expanduser()
+    if base.is_dir() and not (base / "config.json").is_file():
+        raise HarnessError(f"{folder}: its base {named} is no model.", "Name one in its config.")
     return model_folder(str(named))
 
 
@@ -244,7 +250,7 @@ def load_model(kind: str, folder: Path, device: str, dtype: str) -> Any:
             "Check that it holds this kind of model.",
         )
     if base != folder:
-        model = _merged(model, folder)
+        model = with_adapter(model, folder).merge_and_unload()
     return model.to(place).eval()
 
 
@@ -257,17 +263,30 @@ def peft_alone() -> Iterator[Any]:
         yield peft
 
 
-def _merged(model: Any, adapter: Path) -> Any:
-    """A model with an adapter's changes."""
-    broken = (OSError, ValueError, KeyError, RuntimeError, TypeError)
+def with_adapter(model: Any, adapter: Path, trained: bool = False) -> Any:
+    """A model with a LoRA adapter on it, all of which fits; ``trained``: to be trained further."""
+    broken = (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError)
+    errors = (*broken, library("safetensors").SafetensorError)
     try:
-        with peft_alone() as peft:
-            return peft.PeftModel.from_pretrained(model, adapter).merge_and_unload()
-    except broken as error:
+        with (
+            peft_alone() as peft,
+            library("safetensors").safe_open(adapter / ADAPTER[1], "pt") as weights,
+        ):
+            held = set(weights.keys())
+            adapted = peft.PeftModel.from_pretrained(model, adapter, is_trainable=trained)
+            wanted = set(peft.get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    except errors as error:
         reason = str(error).strip().partition("\n")[0]
         raise HarnessError(
             f"the adapter in {adapter} cannot be loaded: {reason}", "Check its files."
         ) from error
+    if odd := sorted(held ^ wanted):
+        raise HarnessError(
+            f"the adapter in {adapter} does not fit its base: {len(odd)} weights (such as "
+            f"{odd[0]}) are on one side alone.",
+            "Check that base_model_name_or_path is the model it was made for.",
+        )
+    return adapted
 
 
 def _loaded(kind: str, folder: Path, **settings: Any) -> Any:

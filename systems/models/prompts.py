@@ -64,10 +64,12 @@ class Prompts(Protocol):
     """How one model reads and writes.
 
     ends:      the ids that end what it writes
+    end:       what stands behind a target where its end is not part of it
     forbidden: ids that it never writes
     """
 
     ends: tuple[int, ...]
+    end: tuple[int, ...]
     forbidden: tuple[int, ...]
 
     def render(self, prompt: Prompt, words: Sequence[str] = ()) -> Rendered:
@@ -118,6 +120,8 @@ class TokenPrompts:
         listed = ends if isinstance(ends, list) else [ends]
         known = {each for each in (*listed, tokenizer.eos_token_id) if each is not None}
         self.ends = tuple(sorted(known))
+        own = tokenizer.eos_token_id
+        self.end = self.ends[:1] if own is None else (own,)
 
     def render(self, prompt: Prompt, words: Sequence[str] = ()) -> Rendered:  # noqa: ARG002
         """Any word can be said: ``words`` change nothing."""
@@ -192,6 +196,7 @@ class WordPrompts:
     """
 
     ends: tuple[int, ...] = (END,)
+    end: tuple[int, ...] = ()  # it is in the target
     forbidden: tuple[int, ...] = (PAD, NEW, PASSAGE, QUESTION, ANSWER)
 
     def __init__(self, words: OpenWords) -> None:
@@ -208,7 +213,8 @@ class WordPrompts:
         return Rendered(ids, lexicon, given)
 
     def _check_numbers(self, passages: int) -> None:
-        known = sum(number in self.words.ids for number in NUMBERS)
+        first = (place for place, each in enumerate(NUMBERS) if each not in self.words.ids)
+        known = next(first, len(NUMBERS))
         if passages > known:
             raise HarnessError(
                 f"the model knows {known} numbers of passages, and there are {passages}.",

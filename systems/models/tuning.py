@@ -24,7 +24,9 @@ from systems.models.hub import (
     load_model,
     load_tokenizer,
     peft_alone,
+    positions,
     read_config,
+    with_adapter,
 )
 from systems.models.openwords import (
     HASHED,
@@ -32,7 +34,7 @@ from systems.models.openwords import (
     OpenVocabulary,
     load_vocabulary,
 )
-from systems.models.prompts import TokenPrompts, WordPrompts
+from systems.models.prompts import Prompt, TokenPrompts, WordPrompts
 from systems.models.words import FILE, has_open_words
 
 
@@ -63,7 +65,6 @@ class Tunable:
         elif lora:
             self.adapted = _taken_up(self.model, folder, lora)
         known = self.model.get_input_embeddings().weight
-        window = read_config(folder).get("max_position_embeddings")
         self.table: nn.Module | None = None
         self.prompts: TokenPrompts | WordPrompts
         vocabulary: OpenVocabulary | ClosedVocabulary
@@ -74,7 +75,9 @@ class Tunable:
         else:
             vocabulary = ClosedVocabulary(known)
             self.prompts = TokenPrompts(load_tokenizer(folder), ends_of(base))
-        self.lm = Stepwise(Attention(self.model), self.prompts, vocabulary, window)
+        self.lm = Stepwise(Attention(self.model), self.prompts, vocabulary, _window(self.model))
+        if isinstance(self.prompts, TokenPrompts):
+            self._check_same(name or str(folder))
         named = dict(self.model.named_parameters())
         if self.table is not None:
             named[HASHED] = next(self.table.parameters())
@@ -83,6 +86,21 @@ class Tunable:
             each.requires_grad_(not lora or "lora_" in part)
             if each.requires_grad:
                 self.weights[part] = each
+
+    def _check_same(self, name: str) -> None:
+        """`HarnessError` if our loop is not the model: some scale embeddings or scores outside of
+        the layers, and what is trained must be what serves."""
+        asked = Prompt("Which river flows past the tower?", choose=1)
+        row = self.lm.prompts.render(asked)
+        with torch.no_grad():
+            ours = self.lm.next_log_p([row])[0]
+            ids = torch.tensor([row.ids], device=ours.device)
+            own = self.model(input_ids=ids).logits[0, -1].float().log_softmax(dim=0)
+        if not torch.allclose(ours.float(), own, atol=1e-2):
+            raise HarnessError(
+                f"{name} scales embeddings or scores in a way that training here does not know.",
+                "Take a model of another kind, such as a Llama, Qwen or Mistral.",
+            )
 
     @contextmanager
     def salted(self, salt: str) -> Iterator[None]:
@@ -101,7 +119,11 @@ class Tunable:
         folder.mkdir(parents=True, exist_ok=True)
         precision = self._precision()
         if self.adapted is not None:
-            weights = self._cast(self.adapted, precision)
+            weights = {
+                name: each.detach().to(precision).contiguous()
+                for name, each in self.adapted.state_dict().items()
+                if "lora_" in name
+            }
             # Else peft would ask the hub whether the base has other embeddings.
             self.adapted.save_pretrained(folder, state_dict=weights, save_embedding_layers=False)
             (folder / "README.md").unlink(missing_ok=True)
@@ -132,10 +154,15 @@ class Tunable:
         }
 
 
+def _window(model: Any) -> int | None:
+    """The tokens that may be read: a sliding window would drop those of padded rows."""
+    sliding = getattr(model.config.get_text_config(), "sliding_window", None)
+    return min((each for each in (positions(model), sliding) if each), default=None)
+
+
 def _taken_up(model: Any, adapter: Path, rank: int) -> Any:
     """A model with an adapter that is trained further."""
-    with peft_alone() as peft:
-        adapted = peft.PeftModel.from_pretrained(model, adapter, is_trainable=True)
+    adapted = with_adapter(model, adapter, trained=True)
     if (found := adapted.peft_config["default"].r) != rank:
         raise HarnessError(f"{adapter} is an adapter of rank {found}.", f"Write lora={found}.")
     return adapted
