@@ -69,7 +69,10 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=RANKERS, default=list(RANKERS))
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
-    found = json.loads(options.out.read_text())["EM"] if options.out.exists() else {}
+    before = json.loads(options.out.read_text()) if options.out.exists() else {"EM": {}}
+    if set(options.only) != set(RANKERS) and before["questions"] != options.questions * len(TASKS):
+        parser.error(f"{options.out} was measured with other --questions")
+    found = before["EM"]
     with tempfile.TemporaryDirectory() as name:
         found |= measured(options.questions, options.only, Path(name))
     kept = {
