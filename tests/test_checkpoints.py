@@ -14,6 +14,7 @@ import pytest
 
 from harness.cli import main
 from harness.data import Brief, Document, Gold, Query
+from harness.manifest import digest, file_hash
 from harness.registry import find, task
 from harness.score.answers import score_squad
 from harness.spelling import parse_spelled
@@ -60,6 +61,12 @@ def test_dro_is_what_its_command_makes_without_options() -> None:
     assert (said["name"], said["seed"], said["world"]) == ("dro", 0, VERSION)
     assert (said["tasks"], said["first"]) == (list(Dro.tasks), Dro.first)
     assert said["recipe"] == asdict(Settings().checked())
+    begun = {"selector": "mini-selector", "generator": "mini-llama"}
+    for part, base in begun.items():
+        weights = CHECKPOINTS / base / "model.safetensors"
+        assert said["start"][part] == digest([file_hash(weights)])
+        adapter = json.loads((CHECKPOINTS / "mini-dro" / part / "adapter_config.json").read_text())
+        assert adapter["base_model_name_or_path"] == base
     best = said["iterations"][said["iterations"][-1]["best"]]
     assert best["dev_EM"] > said["iterations"][0]["dev_EM"] + 0.1
 

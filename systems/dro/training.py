@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.data import Document, Example, HarnessError
+from harness.manifest import digest, file_hash
 from harness.score.answers import against, squad_answer
 from harness.score.normalise import squad_normal
 from systems.dro.em import Posterior, Said, posterior
@@ -178,8 +179,14 @@ class Dro:
     # --- the contract -----------------------------------------------------------------
 
     def described(self) -> dict[str, Any]:
+        """``start`` hashes the weights that both begin with (of an adapter also its base's)."""
         counts = {"train": len(self.train), "dev": len(self.dev)}
-        return {"world": self.world, "recipe": asdict(self.settings), "questions": counts}
+        start = {
+            name: digest([file_hash(file) for file in each.tunable.files])
+            for name, each in self._learners()
+        }
+        told = {"world": self.world, "recipe": asdict(self.settings), "start": start}
+        return {**told, "questions": counts}
 
     def report(self) -> dict[str, Any]:
         return {"iterations": self.records}

@@ -43,7 +43,7 @@ class Tunable:
     weights are.
 
     lm:      what reads and writes
-    weights: those that are trained, by name
+    weights: those that are trained, by name; files: those that it begins with
     lora:    the rank of LoRA, on all linear layers with alpha twice as large; 0: all weights
     name:    by which an adapter will find its base; seed: of LoRA's first weights
     """
@@ -53,6 +53,7 @@ class Tunable:
     ) -> None:
         self.folder = folder
         base = base_folder(folder)
+        self.files = sorted(each for at in {base, folder} for each in at.glob("*.safetensors"))
         if read_config(folder).get("model_type", "mamba2") == "mamba2":
             raise HarnessError(
                 f"{name or folder} has no attention, and only models with it are trained here.",
