@@ -447,6 +447,44 @@ def test_lists_are_drawn_as_the_settings_say(folders: dict[str, Path]) -> None:
     assert set(first.answers) == {"Zork Zork Zork"} and set(found.answers) == {"was"}
 
 
+def test_words_that_are_not_known_have_another_hash_in_each_step(folders: dict[str, Path]) -> None:
+    made = trainer(folders["open"])
+    salts: list[set[str]] = []
+
+    def noted(asked: Any) -> Any:
+        salts.append({each.tunable.prompts.salt for _, each in made._learners()})
+        return whole(asked)
+
+    whole, made.reading.log_p = made.reading.log_p, noted  # type: ignore[method-assign]
+    played(made)
+    assert all(len(each) == 1 and "" not in each for each in salts)
+    assert len(set(map(str, salts))) > 3
+    assert {each.tunable.prompts.salt for _, each in made._learners()} == {""}
+
+
+def test_what_does_not_fit_is_left_out(tmp_path: Path) -> None:
+    made = trainer(tiny_models.make_llama(tmp_path / "short", positions=420))
+    more = " ".join(["river"] * 60)
+    whole = example(count=4)
+    documents = tuple(replace(each, text=f"{each.text} {more}") for each in whole.documents)
+    long, spare = replace(whole, documents=documents), 220
+    shown = made.lists.prompt(made._asking(long)).passages
+    assert 2 <= len(shown) < 4 and tuple(shown) == documents[: len(shown)]
+    read = made.reading.prompt(long, (3, 2, 1, 0), spare)
+    assert 0 < len(read.passages) < 4 and read.passages[0] == documents[3]
+    assert made.reading.lm.count(read) + spare <= 420
+    with pytest.raises(HarnessError, match="and its answer do not fit"):
+        made.reading.prompt(replace(long, question="why? " * 300), (0,), spare)
+
+
+def test_in_bfloat16_weights_stay_as_they_are(folders: dict[str, Path]) -> None:
+    made = played(trainer(folders["llama"], dtype="bfloat16"))
+    assert all(each.dtype == torch.float32 for each in made.selector.tunable.weights.values())
+    exact = played(trainer(folders["llama"]))
+    one, other = (each.records[-1]["generator_loss"] for each in (made, exact))
+    assert one != other and one == pytest.approx(other, rel=0.1)
+
+
 def test_warm_up_lists_hold_the_support(folders: dict[str, Path]) -> None:
     made = trainer(folders["open"])
     for place, each in enumerate(made.train):
