@@ -121,6 +121,8 @@ def cell(lines: Sequence[Mapping], against: Sequence[Mapping], metric: str) -> s
     other, _ = averaged(against, metric)
     if lines[0]["system"] == against[0]["system"]:
         return text
+    if np.array_equal(other, values):
+        return f"{text}<br>the same"
     (mean,), (low,), (high,), _ = cluster_intervals((other - values)[:, None], groups)
     return f"{text}<br>{-mean:+.3f} ({-high:+.3f} to {-low:+.3f})"
 
