@@ -116,7 +116,7 @@ class System:
     """The version of the generated world that its checkpoint was made for; empty: it serves any
     task. Its option ``model`` names another checkpoint; or `model_option` says what does."""
     model_option: str
-    depth: int | None
+    asked_depth: int | None
     """A system that has it is told its ``@n`` in the pipeline, None if there is none."""
     index_options: tuple[str, ...]
     """The options that its index depends on; all, if it does not say."""

@@ -772,7 +772,7 @@ def test_a_list_begins_the_ranking_and_is_what_is_read(checkpoint: Path, corpus:
     system = opened(corpus, str(checkpoint))
     asked = queries(corpus, 6, 9, 2)
     for depth, k, sizes in [(3, 3, (3, 3, 2)), (9, 9, (6, 9, 2)), (None, 9, (2, 2, 2))]:
-        system.depth = depth
+        system.asked_depth = depth
         for query, reply, size in zip(asked, system.solve(asked, k), sizes, strict=True):
             chosen = reply.extras["list"]
             assert len(chosen) == size and list(reply.read) == chosen
@@ -793,7 +793,7 @@ def test_the_runner_tells_the_depth(checkpoint: Path, corpus: Corpus) -> None:
 
 def test_lists_do_not_depend_on_the_batch(checkpoint: Path, corpus: Corpus) -> None:
     system = opened(corpus, str(checkpoint))
-    system.depth = 3
+    system.asked_depth = 3
     asked = queries(corpus, 6, 9, 2)
     together = system.solve(asked, 3)
     alone = [system.solve([each], 3)[0] for each in asked]
@@ -804,7 +804,7 @@ def test_lists_do_not_depend_on_the_batch(checkpoint: Path, corpus: Corpus) -> N
 def test_its_parts_serve_alone(checkpoint: Path, corpus: Corpus) -> None:
     asked = queries(corpus, 6)
     chooser = opened(corpus, str(checkpoint), part="selector")
-    chooser.depth = 3
+    chooser.asked_depth = 3
     assert capabilities(chooser) == ("retrieve",)
     (ranked,) = chooser.retrieve(asked, 3)
     assert [hit.id for hit in ranked.hits] == ranked.extras["list"]
@@ -812,7 +812,7 @@ def test_its_parts_serve_alone(checkpoint: Path, corpus: Corpus) -> None:
     assert capabilities(generator) == ("answer",) and not generator.needs_pool
     documents = [[corpus[each] for each in ranked.extras["list"]]]
     both = opened(corpus, str(checkpoint))
-    both.depth = 3
+    both.asked_depth = 3
     (whole,) = both.solve(asked, 3)
     (apart,) = generator.answer(asked, documents)
     assert apart.answer == whole.answer

@@ -48,8 +48,8 @@ class Station:
     def __post_init__(self) -> None:
         self.known = Known(self.corpus)
         self.can = capabilities(self.system)
-        if hasattr(self.system, "depth"):
-            self.system.depth = self.depth
+        if hasattr(self.system, "asked_depth"):
+            self.system.asked_depth = self.depth
 
     def rows(self, queries: Sequence[Query], before: Sequence[Row] | None) -> list[Row]:
         """One row a query; ``before`` are the rows of the previous stage, if there is one."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from math import inf
 from pathlib import Path
 from typing import Any, Literal
@@ -79,7 +78,6 @@ class Settings:
         preset = MINI if has_open_words(folders[0]) else PAPER
         found = Filled(**{**preset, **told})
         _check(found)
-        assert found.world is not None  # looked up here, so that what is wrong is told now
         return found
 
 
@@ -130,17 +128,21 @@ class Filled(Settings):
     batch: int = 0
     micro: int = 0
 
-    @cached_property
+    @property
     def world(self) -> str:
         """The generated world that both models are of; empty: none."""
-        folders = (base_folder(model_folder(each)) for each in (self.selector, self.generator))
-        worlds = {str(about(each).get("world", "")) for each in folders}
-        if len(worlds) > 1:
-            raise HarnessError(
-                f"{self.selector} and {self.generator} are not of one world.",
-                "Take two mini models, or two that are none.",
-            )
-        return worlds.pop()
+        return _world(self)
+
+
+def _world(s: Settings) -> str:
+    folders = (base_folder(model_folder(each)) for each in (s.selector, s.generator))
+    worlds = {str(about(each).get("world", "")) for each in folders}
+    if len(worlds) > 1:
+        raise HarnessError(
+            f"{s.selector} and {s.generator} are not of one world.",
+            "Take two mini models, or two that are none.",
+        )
+    return worlds.pop()
 
 
 def _check(s: Filled) -> None:
@@ -161,6 +163,7 @@ def _check(s: Filled) -> None:
             "Give a temperature above 0 and a top_p of 0 to 1.",
         )
     checked_device(s.device)
+    _world(s)
 
 
 def lasting(name: str) -> str:

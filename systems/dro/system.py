@@ -47,7 +47,7 @@ class Dro:
     """
 
     needs_pool = True
-    depth: int | None = None
+    asked_depth: int | None = None
     model_option = "checkpoint=DIR"
 
     def __init__(
@@ -154,7 +154,7 @@ class Dro:
         """The ranking of each pool that a list begins, and the list."""
         pools = [self._candidates(query) for query in queries]
         asked = [
-            Asked(query.text, pool, self.keep if self.depth is None else k)
+            Asked(query.text, pool, self.keep if self.asked_depth is None else k)
             for query, pool in zip(queries, pools, strict=True)
         ]
         with span("select"):
