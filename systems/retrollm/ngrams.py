@@ -13,7 +13,6 @@ FOLDER/firsts.npy nexts.npy times.npy spans.npy     see `Ngrams`
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,15 +68,14 @@ class Ngrams:
     def of(cls, documents: Iterable[Sequence[int]]) -> Ngrams:
         """The index of documents as token ids, in memory."""
         parts = [np.asarray(each, dtype=np.int64) for each in documents]
-        ends = np.cumsum([len(each) + 1 for each in parts], dtype=np.int64)
-        size = int(ends[-1]) if parts else 0
-        _check(size)
-        zero = np.zeros(1, np.int64)
-        joined = np.concatenate([*chain.from_iterable((each + 1, zero) for each in parts), zero])
-        if joined.min() < 0 or joined.max() > MOST:
-            raise ValueError("token ids are from 0 on")
-        tokens = joined[:size].astype(np.int32)
-        starts = np.concatenate([zero, ends])
+        starts = np.zeros(len(parts) + 1, np.int64)
+        starts[1:] = np.cumsum([len(each) + 1 for each in parts], dtype=np.int64)
+        _check(int(starts[-1]))
+        tokens = np.zeros(int(starts[-1]), np.int32)
+        for start, each in zip(starts.tolist(), parts, strict=False):
+            if len(each) and (each.min() < 0 or each.max() >= MOST):
+                raise ValueError("token ids are from 0 on, and have 31 bits")
+            tokens[start : start + len(each)] = each + 1
         return cls(tokens=tokens, starts=starts, **_sorted(tokens))
 
     def save(self, folder: Path) -> None:
@@ -176,8 +174,8 @@ def _sorted(tokens: Ints) -> dict[str, Ints]:
     firsts = np.concatenate([[0], np.bincount(tokens, minlength=width - 1).cumsum()])
     # The last suffix is a lone 0: nothing follows it, and nothing is looked up behind a 0.
     first = tokens[suffixes]
-    second = tokens[np.minimum(suffixes.astype(np.int64) + 1, len(tokens) - 1)]
-    changes = np.flatnonzero((np.diff(first) != 0) | (np.diff(second) != 0)) + 1
+    second = tokens[np.minimum(suffixes + 1, len(tokens) - 1)]
+    changes = np.flatnonzero((first[1:] != first[:-1]) | (second[1:] != second[:-1])) + 1
     bounds = np.concatenate([[0], changes, [len(tokens)]])
     heads = bounds[:-1]
     inside = (first[heads] != 0) & (second[heads] != 0)
