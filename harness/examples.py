@@ -17,6 +17,7 @@ from harness.run import runner
 from harness.run.plan import Plan, make_plan
 from harness.run.progress import Progress, silent
 from harness.run.store import asked_rows
+from harness.spelling import parse_spelled
 
 
 def train_plan(
@@ -30,14 +31,14 @@ def train_plan(
 
     world: of the models to begin with, which serve no task that is of another one
     """
-    plan = make_plan(tasks, [first], split="train", setting=setting, data=data)
-    for job in plan.jobs:
-        if world and not (job.task.generated and job.task.version == world):
+    for name in tasks:
+        task = registry.task(parse_spelled(name))
+        if world and not (task.generated and task.version == world):
             raise HarnessError(
-                f"the models to begin with are of the generated world {world}, not for "
-                f"{job.spelled}.",
+                f"the models to begin with are of the generated world {world}, not for {name}.",
                 "Name others: --selector ORG/NAME --generator ORG/NAME.",
             )
+    plan = make_plan(tasks, [first], split="train", setting=setting, data=data)
     last = plan.pipelines[0].stages[-1].system
     if not registry.ranks(registry.create("systems", last)):
         raise HarnessError(f"{first} ranks nothing at its end.", "Write a retriever, such as bm25.")
