@@ -68,6 +68,8 @@ cluster-bootstrap interval over groups; {seeds}.
 `random+reader@0` is the reader without passages, `gold` ranks by gold and reads nothing else: floor
 and ceiling of reading.
 """
+ONLY = """Last measured, with `--only`: {only}. All other rows stood here before.
+"""
 USES = {
     "e5": "mini-e5",
     "cross-encoder": "mini-cross-encoder",
@@ -253,13 +255,18 @@ def _cell(by_seed: Mapping[int, Mapping]) -> str:
     return text
 
 
-def report(records: Sequence[Mapping], questions: int, pooled: Sequence[str]) -> str:
-    """The page of the reference."""
+def report(
+    records: Sequence[Mapping], questions: int, pooled: Sequence[str], only: Sequence[str]
+) -> str:
+    """The page of the reference; ``only`` some pipelines were measured now."""
     count = len({record["training_seed"] for record in records})
     seeds = f"below, the range and mean over {count} training seeds"
     if count == 1:
         seeds = "trained systems stand here with one training seed"
-    lines = [HEAD.format(questions=questions, seeds=seeds), *pooled]
+    lines = [HEAD.format(questions=questions, seeds=seeds)]
+    if only:
+        lines += [ONLY.format(only=" ".join(f"`{each}`" for each in only))]
+    lines += pooled
     for task, profile in product(TASKS, PROFILES):
         lines += summary(records, profile, task)
     return "\n".join(lines)
@@ -299,7 +306,9 @@ def main() -> None:
     lines = ",\n".join(json.dumps(record) for record in records)
     (OUT / "records.json").write_text(f"[\n{lines}\n]\n")
     pooled = together(found, options.seeds, rows)
-    (OUT / "README.md").write_text(report(records, options.questions, pooled))
+    (OUT / "README.md").write_text(
+        report(records, options.questions, pooled, () if names == every else names)
+    )
 
 
 if __name__ == "__main__":
