@@ -37,7 +37,7 @@ OUT = Path(__file__).parent.parent / "results" / "reference" / "depths.json"
 
 
 def depths(ranker: str) -> Sequence[int]:
-    """A list of all ten candidates is none: DRO then writes one of its own length."""
+    """Those to try: a list of all ten candidates would choose nothing."""
     return DEPTHS[:-1] if ranker == "dro" else DEPTHS
 
 

@@ -25,7 +25,7 @@ for library in ("OMP", "MKL", "OPENBLAS", "NUMBA"):
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
 import numpy as np
-from reference import Gold, trained
+from reference import Gold, trained, trained_dro
 
 from harness import api
 from harness.prepare import open_corpus, read_gold
@@ -33,7 +33,6 @@ from harness.run.progress import told
 from harness.run.store import read_rows
 from harness.score.intervals import cluster_intervals
 from harness.score.results import Sample, read_manifest, read_scores
-from harness.train import train_on
 from systems.dro.training import Dro, judged_list
 
 ROOT = Path(__file__).parent.parent
@@ -62,16 +61,19 @@ METRICS = ("EM", "F1", "answer_R", "support_R")
 SHOWN = {"EM": "EM", "F1": "F1", "answer_R": "answer in the list", "support_R": "support in it"}
 
 
+def checkpoint(name: str) -> str:
+    """What the checkpoint of a variant is called, but for its seed."""
+    return "mini-dro" if name == "DRO" else f"dro {name}".replace(" ", "-")
+
+
 def variant(models: Path, name: str, seed: int) -> Path:
     """Where a variant's checkpoint is."""
-    return models / f"{'mini-dro' if name == 'DRO' else 'dro ' + name}-{seed}".replace(" ", "-")
+    return models / f"{checkpoint(name)}-{seed}"
 
 
 def taught(name: str, seed: int, models: Path, data: Path) -> None:
     """Train a variant, if it is not there."""
-    selector = {"selector": str(models / f"mini-selector-{seed}")} if seed else {}
-    options = {**selector, **VARIANTS[name]}
-    train_on("dro", variant(models, name, seed), seed, options=options, data=data, progress=told)
+    trained_dro(seed, models, data, checkpoint(name), **VARIANTS[name])
 
 
 def measured(seed: int, models: Path, work: Path, questions: int) -> list[dict]:

@@ -166,11 +166,14 @@ def trained(name: str, seed: int, models: Path) -> Path:
     return train(name, models / f"{name}-{seed}", seed, progress=told)
 
 
-def trained_dro(seed: int, models: Path, data: Path) -> Path:
+def trained_dro(
+    seed: int, models: Path, data: Path, name: str = "mini-dro", **options: str
+) -> Path:
     """DRO from the selector of its seed, trained if it is not there."""
-    selector = {"selector": str(models / f"mini-selector-{seed}")} if seed else {}
-    out = models / f"mini-dro-{seed}"
-    return train_on("dro", out, seed, options=selector, data=data, progress=told)
+    if seed:
+        options["selector"] = str(models / f"mini-selector-{seed}")
+    out = models / f"{name}-{seed}"
+    return train_on("dro", out, seed, options=options, data=data, progress=told)
 
 
 def together(

@@ -376,29 +376,25 @@ def train(
     from harness.train import by_questions, train, train_on
 
     options = _pairs(context)
-    if by_questions(registry.find("recipes", name)):
-        if steps is not None:
-            raise HarnessError(f"{name} takes no --steps.", "`list recipes` has its options.")
-        typer.echo(
-            train_on(
-                name,
-                out,
-                seed,
-                tasks=task,
-                first=first,
-                options=options,
-                setting=setting,
-                data=data,
-                progress=told,
-            )
-        )
-    elif task or first or setting or options:
-        raise HarnessError(
-            f"{name} is taught by the generated world alone.",
-            "Write --out, --seed and --steps only.",
-        )
-    else:
+    on_tasks = by_questions(registry.find("recipes", name))
+    if on_tasks and steps is not None:
+        raise HarnessError(f"{name} takes no --steps.", "`list recipes` has its options.")
+    if not on_tasks and not (task or first or setting or options):
         typer.echo(train(name, out, seed, steps, told))
+        return
+    typer.echo(
+        train_on(
+            name,
+            out,
+            seed,
+            tasks=task,
+            first=first,
+            options=options,
+            setting=setting,
+            data=data,
+            progress=told,
+        )
+    )
 
 
 def _pairs(context: typer.Context) -> dict[str, str]:

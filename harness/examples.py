@@ -14,7 +14,7 @@ from harness.corpus import Corpus
 from harness.data import DATA, Example, Gold, HarnessError, Row
 from harness.prepare import read_gold
 from harness.run import runner
-from harness.run.plan import Plan, make_plan
+from harness.run.plan import Plan, make_plan, serves
 from harness.run.progress import Progress, silent
 from harness.run.store import asked_rows
 from harness.spelling import parse_spelled
@@ -32,8 +32,7 @@ def train_plan(
     world: of the models to begin with, which serve no task that is of another one
     """
     for name in tasks:
-        task = registry.task(parse_spelled(name))
-        if world and not (task.generated and task.version == world):
+        if not serves(world, registry.task(parse_spelled(name))):
             raise HarnessError(
                 f"the models to begin with are of the generated world {world}, not for {name}.",
                 "Name others: --selector ORG/NAME --generator ORG/NAME.",

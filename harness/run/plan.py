@@ -203,10 +203,15 @@ def _misfits(
     return found
 
 
+def serves(world: str, task: Task) -> bool:
+    """Whether what was made for a generated world, or for none (""), is of use on a task."""
+    return not world or (task.generated and task.version == world)
+
+
 def _foreign(stage: Spelled, system: object, spelled: Spelled, task: Task) -> list[HarnessError]:
     """What is wrong with a checkpoint that was made for another world than the task's."""
     world = getattr(system, "world", "")
-    if not world or (task.generated and task.version == world):
+    if serves(world, task):
         return []
     option = getattr(system, "model_option", "model=ORG/NAME")
     made = f"the checkpoint of {stage} was made for the generated world {world}"

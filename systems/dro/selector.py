@@ -234,7 +234,7 @@ class Selector:
         for place, (each, some) in enumerate(zip(asked, lists, strict=True)):
             prompt = self.prompt(each)
             rows.append(lm.prompts.render(prompt))
-            grammar = Grammar(lm.prompts.names(prompt, rows[-1]), prompt.choose, lm.ends)
+            grammar = self.grammar(prompt)
             for places in some:
                 tokens = grammar.tokens(places)
                 texts.append(tokens)

@@ -94,7 +94,7 @@ class CausalLM:
 
     def names(self, prompt: Prompt) -> Named:
         """How the passages of a prompt are named in the list that it asks for."""
-        return self.prompts.names(prompt, self.prompts.render(prompt))
+        return self.prompts.names(prompt)
 
     def generate(
         self,

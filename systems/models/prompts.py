@@ -80,7 +80,7 @@ class Prompts(Protocol):
         """A passage that is read by itself; nothing where the document is empty."""
         ...
 
-    def names(self, prompt: Prompt, rendered: Rendered) -> Named:
+    def names(self, prompt: Prompt) -> Named:
         """How the passages of a prompt are named in the list that it asks for."""
         ...
 
@@ -155,14 +155,18 @@ class TokenPrompts:
         return Rendered(self._plain("\n".join(parts) + "\n\n") if parts else [])
 
     def written(self, rendered: Rendered, text: str) -> list[int]:  # noqa: ARG002
+        return self._behind(text)
+
+    def _behind(self, text: str) -> list[int]:
+        """A text as it stands behind any prompt."""
         if self.tokenizer.chat_template or not text:
             return self._plain(text)
         # Some tokenizers put a space before any text: only behind something is it there once.
         return self._plain(f": {text}")[len(self._plain(":")) :]
 
-    def names(self, prompt: Prompt, rendered: Rendered) -> Named:
+    def names(self, prompt: Prompt) -> Named:
         numbers = range(1, len(prompt.passages) + 1)
-        first = [self.written(rendered, f"[{number}]") for number in numbers]
+        first = [self._behind(f"[{number}]") for number in numbers]
         behind = len(self._plain("]"))
         return Named(first, [self._plain(f"] > [{number}]")[behind:] for number in numbers])
 
@@ -221,8 +225,9 @@ class WordPrompts:
                 f"Put fewer before it (@{known})." if known else "Take mini-selector.",
             )
 
-    def names(self, prompt: Prompt, rendered: Rendered) -> Named:
-        called = [self.written(rendered, number) for number in NUMBERS[: len(prompt.passages)]]
+    def names(self, prompt: Prompt) -> Named:
+        self._check_numbers(len(prompt.passages))
+        called = [[self.words.ids[number]] for number in NUMBERS[: len(prompt.passages)]]
         return Named(called, called)
 
     def passage(self, document: Document) -> Rendered:

@@ -7,7 +7,7 @@ our own loop, which reads what several texts share once. Importing this module l
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -120,11 +120,8 @@ class Tunable:
         folder.mkdir(parents=True, exist_ok=True)
         precision = self._precision()
         if self.adapted is not None:
-            weights = {
-                name: each.detach().to(precision).contiguous()
-                for name, each in self.adapted.state_dict().items()
-                if "lora_" in name
-            }
+            whole = self.adapted.state_dict()
+            weights = _cast({n: each for n, each in whole.items() if "lora_" in n}, precision)
             # Else peft would ask the hub whether the base has other embeddings.
             self.adapted.save_pretrained(folder, state_dict=weights, save_embedding_layers=False)
             (folder / "README.md").unlink(missing_ok=True)
@@ -132,12 +129,12 @@ class Tunable:
             base = base_folder(self.folder)
             for each in ("config.json", FILE):
                 shutil.copyfile(base / each, folder / each)
-            found = self._cast(self.model, precision)
+            found = _cast(self.model.state_dict(), precision)
             found.pop("lm_head.weight", None)
             found[HASHED] = next(self.table.parameters()).detach().to(precision)
             save_file(found, folder / "model.safetensors", {"format": "pt"})
         elif isinstance(self.prompts, TokenPrompts):
-            self.model.save_pretrained(folder, state_dict=self._cast(self.model, precision))
+            self.model.save_pretrained(folder, state_dict=_cast(self.model.state_dict(), precision))
             self.prompts.tokenizer.save_pretrained(folder)
 
     def _precision(self) -> torch.dtype:
@@ -147,12 +144,10 @@ class Tunable:
             found: torch.dtype = weights.get_tensor(name).dtype
         return found
 
-    @staticmethod
-    def _cast(model: nn.Module, precision: torch.dtype) -> dict[str, Tensor]:
-        """The weights of a model in another precision."""
-        return {
-            n: each.detach().to(precision).contiguous() for n, each in model.state_dict().items()
-        }
+
+def _cast(weights: Mapping[str, Tensor], precision: torch.dtype) -> dict[str, Tensor]:
+    """Weights in another precision."""
+    return {name: each.detach().to(precision).contiguous() for name, each in weights.items()}
 
 
 def _window(model: Any) -> int | None:
