@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from harness import registry
@@ -177,6 +178,19 @@ def test_where_keeping_is_dear_it_waits(
     monkeypatch.setattr(Recipe, "keep", keep)
     train("mini-e5", tmp_path / "m", seed=3, steps=4)
     assert kept == [1, 4]
+
+
+def test_a_full_disk_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise SafetensorError("No space left on device (os error 28)")
+
+    monkeypatch.setattr("systems.training.state.save_file", full)
+    assert main(["train", "mini-e5", "--out", str(tmp_path / "m"), "--steps", "2"]) == 2
+    (told,) = capsys.readouterr().err.strip().splitlines()[-1:]
+    assert told.startswith(f"harness: cannot write or read {tmp_path / 'm' / STATE}")
+    assert "No space left on device" in told
 
 
 def test_each_kind_of_recipe_has_its_own_door(tmp_path: Path) -> None:

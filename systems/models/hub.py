@@ -11,6 +11,7 @@ import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from errno import EIO
 from functools import cached_property
 from importlib import import_module
 from math import inf
@@ -252,6 +253,15 @@ def load_model(kind: str, folder: Path, device: str, dtype: str) -> Any:
     if base != folder:
         model = with_adapter(model, folder).merge_and_unload()
     return model.to(place).eval()
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What safetensors cannot write (on a full disk) is an `OSError`, as everywhere."""
+    try:
+        yield
+    except library("safetensors").SafetensorError as error:
+        raise OSError(EIO, str(error), str(path)) from error
 
 
 @contextmanager

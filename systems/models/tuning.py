@@ -27,6 +27,7 @@ from systems.models.hub import (
     positions,
     read_config,
     with_adapter,
+    writing,
 )
 from systems.models.openwords import (
     HASHED,
@@ -118,6 +119,10 @@ class Tunable:
     def save(self, folder: Path) -> None:
         """Write the model as it stands, or LoRA's adapter, in the precision it was saved in."""
         folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder):
+            self._save(folder)
+
+    def _save(self, folder: Path) -> None:
         precision = self._precision()
         if self.adapted is not None:
             whole = self.adapted.state_dict()

@@ -11,11 +11,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
+from systems.models.hub import writing
+
 
 def write(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> None:
     """Write a file of tensors and notes, in one go."""
     part = path.with_suffix(".part")
-    save_file({name: each.contiguous() for name, each in tensors.items()}, part, dict(notes))
+    with writing(path):
+        save_file({name: each.contiguous() for name, each in tensors.items()}, part, dict(notes))
     part.chmod(0o644)
     part.replace(path)
 
