@@ -20,6 +20,7 @@ from harness.data import (
     Brief,
     Document,
     Example,
+    Explained,
     Gold,
     GoldKind,
     Hit,
@@ -91,6 +92,10 @@ class Task(Protocol):
         from harness.score.answers import score_squad
 
         return score_squad(answer, support, gold)
+
+    def explained(self, split: str) -> Mapping[str, Explained]:  # noqa: ARG002
+        """How questions of a split are answered, by their text; none where nobody knows."""
+        return {}
 
     def examples(self, source: Path | None, seed: int) -> Iterator[Example]:  # noqa: ARG002
         """Training examples from the train split, in seeded order."""

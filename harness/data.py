@@ -142,6 +142,7 @@ class Example:
     retrieved:   ids that a stage before retrieved, if it was asked
     group:       questions that share a gold document have the same
     instruction: what a reader of the task is told
+    explained:   how it is answered, if that is known
     """
 
     question: str
@@ -152,6 +153,18 @@ class Example:
     retrieved: tuple[str, ...] = ()
     group: str = ""
     instruction: str = ""
+    explained: Explained | None = None
+
+
+class Explained(NamedTuple):
+    """How a training question is answered.
+
+    clues:    what to look for, of which the question determines all
+    evidence: the sentences that give the answer, in the order of its steps
+    """
+
+    clues: tuple[str, ...]
+    evidence: tuple[str, ...]
 
 
 class Exercise(NamedTuple):

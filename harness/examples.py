@@ -6,12 +6,12 @@ then are answers put beside them, of the train split alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from harness import registry
 from harness.corpus import Corpus
-from harness.data import DATA, Example, Gold, HarnessError, Row
+from harness.data import DATA, Example, Explained, Gold, HarnessError, Row
 from harness.prepare import read_gold
 from harness.run import runner
 from harness.run.plan import Plan, make_plan, serves
@@ -64,7 +64,8 @@ def retrieved_examples(
                 texts = {query.id: query.text for query in work.asked}
                 corpus, told = work.questions.corpus, work.questions.instruction
                 known = ((texts[name], row, gold[name]) for name, row in rows if row)
-                found += _examples(known, corpus, told)
+                how = job.task.explained(job.split)
+                found += _examples(known, corpus, told, how)
     if not found:
         raise HarnessError(
             f"{plan.pipelines[0]} retrieved nothing for any train question that has an answer.",
@@ -74,7 +75,10 @@ def retrieved_examples(
 
 
 def _examples(
-    rows: Iterator[tuple[str, Row, Gold]], corpus: Corpus, instruction: str
+    rows: Iterator[tuple[str, Row, Gold]],
+    corpus: Corpus,
+    instruction: str,
+    how: Mapping[str, Explained],
 ) -> Iterator[Example]:
     for question, row, gold in rows:
         if not gold.answers or not gold.answerable or not row.hits:
@@ -89,4 +93,5 @@ def _examples(
             retrieved=ids,
             group=gold.group,
             instruction=instruction,
+            explained=how.get(question),
         )

@@ -28,6 +28,7 @@ TORCH = {
     "systems/models/openwords.py",
     "systems/models/tuning.py",
     "systems/dro/training.py",
+    "systems/retrollm/training.py",
     "systems/rico/mixture.py",
     "systems/rico/states.py",
     *(str(path.relative_to(ROOT)) for path in (ROOT / "systems" / "training").glob("[!_]*.py")),

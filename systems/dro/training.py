@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict
 from math import ceil
 from pathlib import Path
@@ -21,7 +21,7 @@ from time import process_time
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from harness.data import Document, Example, HarnessError
 from harness.manifest import digest, file_hash
@@ -37,6 +37,7 @@ from systems.models.tuning import Tunable
 from systems.passages import words_of
 from systems.reader import extracted
 from systems.training import state
+from systems.training.learning import Learner, chunks, fill, parted, precision
 
 T = TypeVar("T")
 Weighted = tuple[Sequence[tuple[int, ...]], Sequence[float]]
@@ -45,10 +46,6 @@ Behind = tuple[Sequence[tuple[int, ...]], Sequence[float], Sequence[str]]
 """Lists of a question, their weights, and the answers that count behind them."""
 NEGLIGIBLE = 0.01
 """Lists of a smaller weight are left out of the M-step (of half of 1/m, where that is less)."""
-RAMP = 10
-"""Steps of each model in which its learning rate rises."""
-BETAS, CLIP = (0.9, 0.98), 1.0
-"""Of AdamW and of the gradient's norm."""
 
 
 class Reading:
@@ -106,29 +103,6 @@ class Reading:
 def answers_of(example: Example) -> tuple[str, ...]:
     """The accepted answers, the main one first."""
     return (example.answer, *(each for each in example.aliases if each != example.answer))
-
-
-class Learner:
-    """One of the two models in training: its optimiser, and how many steps it made."""
-
-    def __init__(self, tunable: Tunable, rate: float, decay: float) -> None:
-        self.tunable, self.rate, self.steps = tunable, rate, 0
-        names = tunable.weights
-        self.optimiser = torch.optim.AdamW(names.values(), rate, BETAS, weight_decay=decay)
-
-    def step(self, losses: Iterable[Tensor]) -> float:
-        """One step down the sum of some losses, each of which is computed when it is asked for."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.rate * min(1.0, (self.steps + 1) / RAMP)
-        self.optimiser.zero_grad(set_to_none=True)
-        total = 0.0
-        for loss in losses:
-            loss.backward()
-            total += loss.item()
-        nn.utils.clip_grad_norm_(self.tunable.weights.values(), CLIP)
-        self.optimiser.step()
-        self.steps += 1
-        return total
 
 
 class Unit(NamedTuple):
@@ -196,7 +170,7 @@ class Dro:
         torch.set_flush_denormal(True)
         begun, unit = process_time(), self.units[self.done]
         rng = random.Random(f"{self.seed} {self.done}")
-        with self._precision():
+        with precision(self.settings.device, self.settings.dtype):
             figures = self._do(unit, rng)
         self.spent += process_time() - begun
         self.done += 1
@@ -245,14 +219,14 @@ class Dro:
         }
         self.best = state.under("best.", found)
         for (name, each), count in zip(self._learners(), steps, strict=True):
-            _fill(each.tunable.weights, state.under(f"{name}.weights.", found))
+            fill(each.tunable.weights, state.under(f"{name}.weights.", found))
             state.remember(each.optimiser, state.under(f"{name}.moments.", found))
             each.steps = count
         return said["notes"]
 
     def save(self, folder: Path) -> None:
         for name, each in self._learners():
-            _fill(each.tunable.weights, state.under(f"{name}.", self.best))
+            fill(each.tunable.weights, state.under(f"{name}.", self.best))
             each.tunable.save(folder / name)
 
     # --- what is done when ------------------------------------------------------------
@@ -293,15 +267,6 @@ class Dro:
         epoch, place = divmod(unit.number, ceil(len(asked) / size))
         random.Random(f"{self.seed} {unit.iteration} {unit.phase} {epoch}").shuffle(asked)
         return asked[place * size : (place + 1) * size]
-
-    def _precision(self) -> AbstractContextManager[object]:
-        s = self.settings
-        if s.dtype == "float32":
-            return nullcontext()
-        cast: AbstractContextManager[object] = torch.autocast(
-            s.device.partition(":")[0], torch.bfloat16
-        )
-        return cast
 
     # --- warm-up ----------------------------------------------------------------------
 
@@ -459,7 +424,7 @@ class Dro:
 
     def _shown(self, example: Example, rng: random.Random) -> dict[str, Any]:
         """The lists drawn for a question and their weights, to look at."""
-        with torch.no_grad(), self._precision():
+        with torch.no_grad(), precision(self.settings.device, self.settings.dtype):
             found = self.posteriors([example], rng)[0]
         ids = [each.id for each in example.documents]
         lists = [[ids[place] for place in z] for z in found.lists]
@@ -475,45 +440,6 @@ class Dro:
 
 
 # --- what it is made of ---------------------------------------------------------------
-
-
-def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """Items, so many at a time."""
-    return (items[start : start + size] for start in range(0, len(items), size))
-
-
-def _fill(weights: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -> None:
-    for name, each in weights.items():
-        each.data.copy_(values[name])
-
-
-def parted(examples: Sequence[Example], dev: int) -> tuple[list[Example], list[Example]]:
-    """Those to train on and about ``dev`` to judge by, in whole groups, as intervals resample them:
-    questions with the same first gold document are on one side. (Chains that share a later one can
-    be on both.)"""
-    for each in examples:
-        if foreign := {one.id for one in each.documents} - set(each.retrieved):
-            raise HarnessError(
-                f"the candidates of {each.question[:60]!r} hold {min(foreign)}, which the stage "
-                "before did not retrieve.",
-                "Candidates come only from there, gold or not.",
-            )
-    groups: dict[str, list[Example]] = {}
-    for each in examples:
-        groups.setdefault(each.group or each.question, []).append(each)
-    apart: list[Example] = []
-    for name in sorted(groups, key=lambda name: random.Random(name).random()):
-        if len(apart) >= dev:
-            break
-        apart += groups.pop(name)
-    train = [each for group in groups.values() for each in group]
-    if not train:
-        raise HarnessError(
-            f"there are {len(examples)} questions to learn from, and dev={dev} of them are kept "
-            "apart.",
-            "Take a larger task or a smaller dev=.",
-        )
-    return train, apart
 
 
 def judged(example: Example, places: Sequence[int], answer: str) -> dict[str, float]:

@@ -51,7 +51,7 @@ def open_backend(folder: Path, device: str, dtype: str) -> CausalLM:
         known = model.get_input_embeddings().weight.detach()
         if not has_open_words(base):
             return Transformer(model, TokenPrompts(load_tokenizer(folder), ends_of(base)))
-    vocabulary = load_vocabulary(base, known)
+    vocabulary = load_vocabulary(folder, known)
     window = config.get("max_position_embeddings")
     return Stepwise(network, WordPrompts(vocabulary.words), vocabulary, window)
 

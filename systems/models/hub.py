@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.data import HarnessError
-from systems.models.words import has_open_words
+from systems.models.words import FILE, has_open_words
 
 DTYPES = ("float32", "bfloat16", "float16")
 PICKLED = "pytorch_model.bin"
@@ -30,6 +30,9 @@ SHIPPED = Path(__file__).parent.parent / "checkpoints"
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 """What peft writes: where LoRA's base is named, and its weights."""
+SIGNS = "signs.safetensors"
+"""Beside an adapter, the embeddings of signs that its base does not know: ``input`` (n, d) from the
+id ``first`` on, and ``output``, where that is a matrix of its own."""
 ABOUT = "about.json"
 """What a checkpoint of ours says of itself; of a single model, no result depends on it."""
 
@@ -81,7 +84,8 @@ def model_folder(model: str, revision: str = "") -> Path:
 
 def shipped() -> list[str]:
     """The names of the checkpoints that come with the harness."""
-    return sorted(each.parent.name for each in SHIPPED.glob("*/config.json"))
+    files = (each for name in ("config.json", ADAPTER[0]) for each in SHIPPED.glob(f"*/{name}"))
+    return sorted(each.parent.name for each in files)
 
 
 def about(folder: Path) -> dict[str, Any]:
@@ -115,7 +119,8 @@ class OneModel:
         tokenizer that lies elsewhere, and of an adapter's base."""
         folder = self.folder()
         base = base_folder(folder)
-        own = [folder / name for name in ADAPTER if base != folder]
+        own = [folder / name for name in (*ADAPTER, SIGNS, FILE, *TOKENIZER) if base != folder]
+        own = [each for each in own if each.is_file()]
         if has_open_words(base):
             self._check_kind(base)
             return [*own, *sorted(each for each in base.iterdir() if each.name != ABOUT)]
@@ -229,8 +234,10 @@ def tokenizer_folder(folder: Path) -> Path:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a folder, or of an adapter's base; see `tokenizer_folder`."""
-    return _loaded("AutoTokenizer", base_folder(folder))
+    """The tokenizer of a folder; of an adapter that of its base, unless it has signs of its own.
+    See `tokenizer_folder`."""
+    own = (folder / SIGNS).is_file()
+    return _loaded("AutoTokenizer", folder if own else base_folder(folder))
 
 
 def load_model(kind: str, folder: Path, device: str, dtype: str) -> Any:
@@ -251,8 +258,37 @@ def load_model(kind: str, folder: Path, device: str, dtype: str) -> Any:
             "Check that it holds this kind of model.",
         )
     if base != folder:
+        take_signs(model, folder)
         model = with_adapter(model, folder).merge_and_unload()
     return model.to(place).eval()
+
+
+def take_signs(model: Any, adapter: Path) -> None:
+    """Give a model the embeddings of the signs that stand beside an adapter, if there are any."""
+    if not (adapter / SIGNS).is_file():
+        return
+    try:
+        found = library("safetensors.torch").load_file(adapter / SIGNS)
+        made = sign_rows(model, int(found["first"]), len(found["input"]))
+        for name, rows in made.items():
+            rows.copy_(found[name])
+    except (OSError, KeyError, RuntimeError, library("safetensors").SafetensorError) as error:
+        raise HarnessError(
+            f"{adapter / SIGNS} does not fit the model: {error}.", "Check the checkpoint's files."
+        ) from error
+
+
+def sign_rows(model: Any, first: int, count: int) -> dict[str, Any]:
+    """The embeddings (n, d) of ``count`` ids from ``first`` on, for which room is made, as views of
+    the model's own: ``input``, and ``output`` where that is a matrix of its own."""
+    words = model.get_input_embeddings().weight
+    if first + count > len(words):
+        model.resize_token_embeddings(first + count, mean_resizing=False)
+        words = model.get_input_embeddings().weight
+    found = {"input": words}
+    if (out := model.get_output_embeddings()) is not None and out.weight is not words:
+        found["output"] = out.weight
+    return {name: each.data[first : first + count] for name, each in found.items()}
 
 
 @contextmanager

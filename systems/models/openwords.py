@@ -15,8 +15,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from harness.data import HarnessError
-from systems.models.hub import library
-from systems.models.words import FILE, NEW, Lexicon, OpenWords
+from systems.models.hub import base_folder, library
+from systems.models.words import FILE, NEW, Lexicon, OpenWords, has_open_words
 
 HASHED = "words.hashed"
 """The table's name among the weights of a checkpoint."""
@@ -101,9 +101,13 @@ class ClosedVocabulary:
         return targets
 
 
-def load_vocabulary(folder: Path, known: Tensor) -> OpenVocabulary:
-    """The open words of a checkpoint; ``known`` are the embeddings of its known words, (k, d)."""
-    words, file = OpenWords.read(folder), folder / "model.safetensors"
+def load_vocabulary(folder: Path, known: Tensor, words: OpenWords | None = None) -> OpenVocabulary:
+    """The open words of a checkpoint; ``known`` are the embeddings of its known words, (k, d). An
+    adapter may know more words than its base, and hashes the others as that does; ``words``, if
+    they are not read from the folder."""
+    base = base_folder(folder)
+    words = words or OpenWords.read(folder if has_open_words(folder) else base)
+    file = base / "model.safetensors"
     safetensors = library("safetensors")
     table = WordTable(words.rows, known.shape[1])
     try:

@@ -7,8 +7,9 @@ Checkpoints with open words know one form of prompt (see `systems.models.words`)
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from harness.data import Document, HarnessError
@@ -33,7 +34,8 @@ class Prompt(NamedTuple):
     """What a model is to continue: with the answer to a question, or, where that is None, with a
     question about the passages. ``system`` is what a chat model is told before. ``behind``: the
     passages are in the state that the model starts from, and the prompt is what follows them.
-    ``choose``: so many passages are to be named by their numbers, instead of an answer."""
+    ``choose``: so many passages are to be named by their numbers, instead of an answer. ``seek``:
+    what the model writes is to begin with the evidence it looks for."""
 
     question: str | None
     passages: Sequence[Document] = ()
@@ -41,6 +43,7 @@ class Prompt(NamedTuple):
     system: str = ""
     behind: bool = False
     choose: int = 0
+    seek: bool = False
 
 
 class Named(NamedTuple):
@@ -49,6 +52,13 @@ class Named(NamedTuple):
 
     first: list[list[int]]
     later: list[list[int]]
+
+
+class Tokens(NamedTuple):
+    """A text as ids, and the characters of it that each stands for."""
+
+    ids: list[int]
+    spans: list[tuple[int, int]]
 
 
 class Rendered(NamedTuple):
@@ -80,12 +90,24 @@ class Prompts(Protocol):
         """A passage that is read by itself; nothing where the document is empty."""
         ...
 
+    def signs(self, signs: Sequence[str]) -> list[int]:
+        """The ids of signs that it was taught; `HarnessError` if it was not."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write what it takes to read and write so into a checkpoint's folder."""
+        ...
+
     def names(self, prompt: Prompt) -> Named:
         """How the passages of a prompt are named in the list that it asks for."""
         ...
 
     def written(self, rendered: Rendered, text: str) -> list[int]:
         """The ids by which a text is written after a prompt, without an end."""
+        ...
+
+    def within(self, rendered: Rendered, text: str) -> list[int]:
+        """The ids of a text that stands within others."""
         ...
 
     def target(self, prompt: Prompt, rendered: Rendered, text: str) -> list[int]:
@@ -161,8 +183,34 @@ class TokenPrompts:
         """A text as it stands behind any prompt."""
         if self.tokenizer.chat_template or not text:
             return self._plain(text)
+        return self.tokens([text])[0].ids
+
+    def within(self, rendered: Rendered, text: str) -> list[int]:  # noqa: ARG002
+        return self.tokens([text])[0].ids
+
+    def tokens(self, texts: Sequence[str]) -> list[Tokens]:
+        """Texts as they stand within others, with a space before them."""
         # Some tokenizers put a space before any text: only behind something is it there once.
-        return self._plain(f": {text}")[len(self._plain(":")) :]
+        before = len(self._plain(":"))
+        found = self.tokenizer(
+            [f": {text}" for text in texts], add_special_tokens=False, return_offsets_mapping=True
+        )
+        return [
+            Tokens(
+                ids[before:],
+                [_bare(text, start - 2, end - 2) for start, end in spans[before:]],
+            )
+            for text, ids, spans in zip(
+                texts, found["input_ids"], found["offset_mapping"], strict=True
+            )
+        ]
+
+    def signs(self, signs: Sequence[str]) -> list[int]:
+        known = self.tokenizer.get_added_vocab()
+        return [_sign(known, each) for each in signs]
+
+    def save(self, folder: Path) -> None:
+        self.tokenizer.save_pretrained(folder)
 
     def names(self, prompt: Prompt) -> Named:
         numbers = range(1, len(prompt.passages) + 1)
@@ -213,6 +261,8 @@ class WordPrompts:
         given = len(lexicon.slots)
         if prompt.choose:
             self._check_numbers(len(prompt.passages))
+        if prompt.seek:
+            return Rendered(lexicon.question(prompt.question or ""), lexicon, given)
         ids = lexicon.prompt(prompt.passages, prompt.question, bool(prompt.choose))
         return Rendered(ids, lexicon, given)
 
@@ -224,6 +274,12 @@ class WordPrompts:
                 f"the model knows {known} numbers of passages, and there are {passages}.",
                 f"Put fewer before it (@{known})." if known else "Take mini-selector.",
             )
+
+    def signs(self, signs: Sequence[str]) -> list[int]:
+        return [_sign(self.words.ids, each) for each in signs]
+
+    def save(self, folder: Path) -> None:
+        self.words.write(folder)
 
     def names(self, prompt: Prompt) -> Named:
         self._check_numbers(len(prompt.passages))
@@ -239,6 +295,9 @@ class WordPrompts:
         """A word that was not read gets a slot of its own, and ``<new>`` is what can be said."""
         return _lexicon(rendered).read(text)
 
+    def within(self, rendered: Rendered, text: str) -> list[int]:
+        return self.written(rendered, text)
+
     def target(self, prompt: Prompt, rendered: Rendered, text: str) -> list[int]:
         return self.written(rendered, text) + ([END] if prompt.question is not None else [])
 
@@ -251,6 +310,22 @@ class WordPrompts:
     def pieces(self, text: str, tokens: int) -> list[str]:
         ends = [each.end() for each in PIECES.finditer(text)]
         return cut_behind(text, ends[tokens - 1 :: tokens])
+
+
+def _bare(text: str, start: int, end: int) -> tuple[int, int]:
+    """Characters of a text, without the space before them."""
+    start = max(0, start)
+    while start < end and text[start].isspace():
+        start += 1
+    return start, max(start, end)
+
+
+def _sign(known: Mapping[str, int], sign: str) -> int:
+    if sign not in known:
+        raise HarnessError(
+            f"the model does not know the sign {sign}.", "Take one that was trained for this."
+        )
+    return known[sign]
 
 
 def _lexicon(rendered: Rendered) -> Lexicon:
@@ -294,6 +369,8 @@ def prompt_text(prompt: Prompt) -> str:
     for number, passage in enumerate(prompt.passages, 1):
         title = f" {passage.title}" if passage.title else ""
         parts.append(f"[{number}]{title}\n{passage.text}")
+    if prompt.seek:  # as in the paper of RetroLLM
+        return f"Question: {prompt.question}\nYour Response:"
     asked = "Numbers" if prompt.choose else "Answer"
     parts.append(f"Question: {prompt.question}\n{asked}:")
     return "\n\n".join(parts)

@@ -6,8 +6,8 @@ our own loop, which reads what several texts share once. Importing this module l
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from harness.data import HarnessError
 from systems.models.backends import Attention, Stepwise, ends_of
 from systems.models.hub import (
+    SIGNS,
     base_folder,
     library,
     load_model,
@@ -26,6 +27,8 @@ from systems.models.hub import (
     peft_alone,
     positions,
     read_config,
+    sign_rows,
+    take_signs,
     with_adapter,
     writing,
 )
@@ -36,7 +39,7 @@ from systems.models.openwords import (
     load_vocabulary,
 )
 from systems.models.prompts import Prompt, TokenPrompts, WordPrompts
-from systems.models.words import FILE, has_open_words
+from systems.models.words import OpenWords, has_open_words
 
 
 class Tunable:
@@ -47,10 +50,17 @@ class Tunable:
     weights: those that are trained, by name; files: those that it begins with
     lora:    the rank of LoRA, on all linear layers with alpha twice as large; 0: all weights
     name:    by which an adapter will find its base; seed: of LoRA's first weights
+    signs:   that the model is to know, which no text spells
     """
 
     def __init__(
-        self, folder: Path, device: str = "cpu", lora: int = 0, name: str = "", seed: int = 0
+        self,
+        folder: Path,
+        device: str = "cpu",
+        lora: int = 0,
+        name: str = "",
+        seed: int = 0,
+        signs: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         base = base_folder(folder)
@@ -61,6 +71,14 @@ class Tunable:
                 "Take another one, such as mini-llama.",
             )
         self.model = load_model("AutoModelForCausalLM", base if lora else folder, device, "float32")
+        self.prompts, new = _prompts(folder, signs)
+        ids = self.prompts.signs(signs)
+        self.first = ids[0] if ids else 0
+        if lora:
+            take_signs(self.model, folder)
+        self.signs = sign_rows(self.model, self.first, len(ids)) if ids else {}
+        if new:
+            self._begin_signs(seed)
         self.adapted = None
         if lora and base == folder:
             self.adapted = _adapted(self.model, lora, name or str(folder), seed)
@@ -68,26 +86,47 @@ class Tunable:
             self.adapted = _taken_up(self.model, folder, lora)
         known = self.model.get_input_embeddings().weight
         self.table: nn.Module | None = None
-        self.prompts: TokenPrompts | WordPrompts
-        vocabulary: OpenVocabulary | ClosedVocabulary
-        if has_open_words(base):
-            vocabulary = load_vocabulary(base, known)
+        vocabulary: OpenVocabulary | ClosedVocabulary = ClosedVocabulary(known)
+        if isinstance(self.prompts, WordPrompts):
+            vocabulary = load_vocabulary(folder, known, self.prompts.words)
             self.table = vocabulary.table
-            self.prompts = WordPrompts(vocabulary.words)
-        else:
-            vocabulary = ClosedVocabulary(known)
-            self.prompts = TokenPrompts(load_tokenizer(folder), ends_of(base))
         self.lm = Stepwise(Attention(self.model), self.prompts, vocabulary, _window(self.model))
         if isinstance(self.prompts, TokenPrompts):
             self._check_same(name or str(folder))
+        self.weights = self._adapted_weights() if lora else self._all_weights()
+
+    def _begin_signs(self, seed: int) -> None:
+        """First embeddings of the signs, of the size that others have."""
+        draws = torch.Generator().manual_seed(seed)
+        for name, rows in self.signs.items():
+            whole = self.model.get_input_embeddings() if name == "input" else None
+            size = (whole or self.model.get_output_embeddings()).weight.data.std()
+            rows.copy_(torch.randn(rows.shape, generator=draws) * size)
+
+    def _all_weights(self) -> dict[str, nn.Parameter]:
         named = dict(self.model.named_parameters())
         if self.table is not None:
             named[HASHED] = next(self.table.parameters())
-        self.weights: dict[str, nn.Parameter] = {}
-        for part, each in named.items():
-            each.requires_grad_(not lora or "lora_" in part)
-            if each.requires_grad:
-                self.weights[part] = each
+        for each in named.values():
+            each.requires_grad_(True)
+        return named
+
+    def _adapted_weights(self) -> dict[str, nn.Parameter]:
+        """LoRA's, and the embeddings of the signs: parameters that share the memory of the model's
+        own, and are handed the gradients of theirs."""
+        for each in self.table.parameters() if self.table is not None else ():
+            each.requires_grad_(False)
+        found = {}
+        for name, each in self.model.named_parameters():
+            each.requires_grad_("lora_" in name)
+            if "lora_" in name:
+                found[name] = each
+        for name, rows in self.signs.items():
+            found[f"signs.{name}"] = part = nn.Parameter(rows)
+            layer = self.model.get_input_embeddings() if name == "input" else None
+            whole = (layer or self.model.get_output_embeddings()).weight.requires_grad_(True)
+            whole.register_post_accumulate_grad_hook(_handing(part, self.first))
+        return found
 
     def _check_same(self, name: str) -> None:
         """`HarnessError` if our loop is not the model: some scale embeddings or scores outside of
@@ -130,17 +169,22 @@ class Tunable:
             # Else peft would ask the hub whether the base has other embeddings.
             self.adapted.save_pretrained(folder, state_dict=weights, save_embedding_layers=False)
             (folder / "README.md").unlink(missing_ok=True)
-        elif self.table is not None:
-            base = base_folder(self.folder)
-            for each in ("config.json", FILE):
-                shutil.copyfile(base / each, folder / each)
+            if self.signs:
+                rows = {**_cast(self.signs, precision), "first": torch.tensor(self.first)}
+                save_file(rows, folder / SIGNS, {"format": "pt"})
+                self.prompts.save(folder)
+        elif isinstance(self.prompts, WordPrompts):
+            config = read_config(self.folder) | {"vocab_size": len(self.prompts.words)}
+            (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+            self.prompts.save(folder)
             found = _cast(self.model.state_dict(), precision)
             found.pop("lm_head.weight", None)
+            assert self.table is not None
             found[HASHED] = next(self.table.parameters()).detach().to(precision)
             save_file(found, folder / "model.safetensors", {"format": "pt"})
-        elif isinstance(self.prompts, TokenPrompts):
+        else:
             self.model.save_pretrained(folder, state_dict=_cast(self.model.state_dict(), precision))
-            self.prompts.tokenizer.save_pretrained(folder)
+            self.prompts.save(folder)
 
     def _precision(self) -> torch.dtype:
         file = next(iter(sorted(base_folder(self.folder).glob("*.safetensors"))))
@@ -148,6 +192,30 @@ class Tunable:
             name = next(iter(weights.keys()))
             found: torch.dtype = weights.get_tensor(name).dtype
         return found
+
+
+def _prompts(folder: Path, signs: Sequence[str]) -> tuple[TokenPrompts | WordPrompts, bool]:
+    """How a model reads and writes, with signs; and whether any of them is new to it."""
+    base = base_folder(folder)
+    if has_open_words(base):
+        known = OpenWords.read(folder if has_open_words(folder) else base)
+        words = known.with_signs(signs)
+        return WordPrompts(words), len(words) > len(known)
+    tokenizer = load_tokenizer(folder)
+    new = tokenizer.add_tokens(list(signs), special_tokens=True)
+    return TokenPrompts(tokenizer, ends_of(base)), bool(new)
+
+
+def _handing(part: nn.Parameter, first: int) -> Callable[[Tensor], None]:
+    """A hook that hands the gradient of some rows of a matrix to the parameter they are of."""
+
+    def hand(whole: Tensor) -> None:
+        assert whole.grad is not None
+        found = whole.grad[first : first + len(part)]
+        part.grad = found.clone() if part.grad is None else part.grad + found
+        whole.grad = None
+
+    return hand
 
 
 def _cast(weights: Mapping[str, Tensor], precision: torch.dtype) -> dict[str, Tensor]:

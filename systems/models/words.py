@@ -53,6 +53,11 @@ class OpenWords:
         """The vocabulary that knows these words."""
         return cls((*SPECIAL, *sorted({word.lower() for word in words})))
 
+    def with_signs(self, signs: Sequence[str]) -> OpenWords:
+        """The same with further signs known, which no text spells, at the end."""
+        more = [each for each in signs if each not in self.ids]
+        return OpenWords((*self.known, *more), self.rows, self.hashes)
+
     @classmethod
     def read(cls, folder: Path) -> OpenWords:
         """The vocabulary of a checkpoint's folder."""

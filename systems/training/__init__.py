@@ -9,4 +9,8 @@ CHECKPOINTS = {
     "mini-cross-encoder": "systems.training.ranking:MiniCrossEncoder",
 }
 """Those of the shipped checkpoints that a generated world teaches, by the name of each."""
-TABLE = {**CHECKPOINTS, "dro": "systems.dro.training:Dro"}
+TABLE = {
+    **CHECKPOINTS,
+    "dro": "systems.dro.training:Dro",
+    "retrollm": "systems.retrollm.training:RetroLLM",
+}

@@ -6,13 +6,14 @@ From 1000 documents on, each task has one row of the odd sort that its parser me
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.contract import Setting, Task
-from harness.data import Document, HarnessError, Lesson, Loaded, RawQuestion
+from harness.data import Document, Explained, HarnessError, Lesson, Loaded, RawQuestion
 from harness.score.normalise import triviaqa_normal
 from tasks import shapes
 from tasks.hotpotqa import HotpotQA
@@ -102,8 +103,7 @@ class Mini(Task):
 
     def rows(self, world: World) -> Iterator[dict[str, Any]]:
         """The questions as rows of the real task's files, the odd one first."""
-        kinds = (*self.kinds, *self.choices) if self.comparisons else self.kinds
-        asked = list(questions(world, kinds, self.questions, self.name, self.names))
+        asked = self._asked(world)
         odd = world.documents >= ODD
         if odd:
             asked[0] = self.odd(world, asked[0])
@@ -114,6 +114,17 @@ class Mini(Task):
             passages = [world.passage(each) for each in pool]
             row = self.row(world, question, passages)
             yield self.oddly(row) if odd and number == 0 else row
+
+    def _asked(self, world: World) -> list[Question]:
+        kinds = (*self.kinds, *self.choices) if self.comparisons else self.kinds
+        return list(questions(world, kinds, self.questions, self.name, self.names))
+
+    def explained(self, split: str) -> dict[str, Explained]:
+        """Clues and evidence of the questions that are chains of facts, by their text."""
+        world = World(self.documents, self.seed, split, self.profile)
+        chains = ("single", "bridge", "composed")
+        asked = (each for each in self._asked(world) if each.kind in chains)
+        return {each.text: explained(world, each) for each in asked}
 
     def odd(self, world: World, question: Question) -> Question:  # noqa: ARG002
         """The question of the odd row, in place of this one."""
@@ -140,6 +151,27 @@ class Mini(Task):
 def _spaced(passage: Passage) -> tuple[str, ...]:
     """Sentences that carry the space before them."""
     return tuple(f" {each}" if n else each for n, each in enumerate(passage.sentences))
+
+
+def explained(world: World, question: Question) -> Explained:
+    """The clues of a chain are what it calls its subject, and of each relation one of the ways in
+    which passages say it, drawn without a look at them: the question determines no other. Its
+    evidence: the sentence that gives a nickname, if it uses one, and that of each step."""
+    draws, subject = world.draws(f"clues {question.id}"), question.steps[0].subject
+    alias = world.alias(subject)
+    nicknamed = alias.lower() in mining.terms(question.text)
+    clues, evidence = [alias if nicknamed else world.name(subject)], []
+    for fact in question.steps:
+        said = words.RELATIONS[fact.relation]
+        told = draws.pick(
+            said.shifted_told + said.shifted_turned if world.shift else said.told + said.turned
+        )
+        clues.append(max(re.split(r"\{\w\}", told), key=len).strip())
+        passage = world.passage(world.told_in(fact))
+        if nicknamed and fact is question.steps[0] and passage.aliased is not None:
+            evidence.append(passage.sentences[passage.aliased])
+        evidence.append(passage.sentences[passage.facts.index(fact)])
+    return Explained(tuple(clues), tuple(dict.fromkeys(evidence)))
 
 
 def _facts(world: World, question: Question) -> list[list[Any]]:

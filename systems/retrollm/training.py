@@ -1,0 +1,270 @@
+"""Training RetroLLM on sequences of clues, evidence and answer (Li et al. 2024, arXiv 2412.11919,
+sections 3.5 and D.3.2).
+
+Of each question: the sentences of what was retrieved that hold a clue or a rare word of it, ranked
+by a cross-encoder; of the best k_e those up to the first relevant one are its evidence. Which are
+relevant and what its clues are comes with the questions (the paper asks a model of 70B). A question
+of several steps has its relevant sentences in their order. Questions for which nothing relevant was
+retrieved are left out.
+
+    loss = NLL(clues, evidence) + γ NLL(answer),  per token; γ = 2
+
+of an evidence the tokens in the middle (80 %) may be masked.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from math import ceil
+from pathlib import Path
+from statistics import fmean
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from harness.data import Document, Example, Explained, HarnessError
+from harness.files import json_rows
+from harness.manifest import digest, file_hash
+from harness.score.normalise import squad_normal
+from systems.dro.settings import lasting
+from systems.models.classifier import Classifier
+from systems.models.hub import model_folder
+from systems.models.language import Asked
+from systems.models.prompts import Prompt, TokenPrompts
+from systems.models.tuning import Tunable
+from systems.passages import with_text
+from systems.retrollm.form import SIGNS, Form, sentences
+from systems.retrollm.settings import Settings
+from systems.training import state
+from systems.training.learning import Learner, chunks, fill, precision
+
+HELD, LEAST = 0.5, 0.02
+"""Share of the steps after which the learning rate falls, and what is left of it at the end."""
+
+
+class Sequenced(NamedTuple):
+    """What a model is to write for a question."""
+
+    question: str
+    clues: tuple[str, ...]
+    evidence: tuple[str, ...]
+    answer: str
+
+
+class Told(NamedTuple):
+    """A sequence behind its prompt, as ids, and what each counts in the loss; ``parts`` says of
+    each what it is of: ``c``, ``e`` or ``a``."""
+
+    asked: Asked
+    weights: list[float]
+    parts: str
+
+
+class RetroLLM:
+    """Trains a model; see `harness.contract.Recipe`.
+
+    tasks, first: what it learns from, if nobody says otherwise
+    """
+
+    name: ClassVar[str] = "retrollm"
+    tasks: ClassVar[Sequence[str]] = tuple(
+        f"mini-{name}:documents=8000,questions=1000"
+        for name in ("triviaqa", "hotpotqa", "2wikimultihopqa", "musique", "msmarco")
+    )
+    first: ClassVar[str] = "bm25@20"
+    options: ClassVar[type] = Settings
+
+    def __init__(self, examples: Sequence[Example], seed: int, settings: Settings) -> None:
+        self.settings = s = settings.checked()
+        self.seed = seed
+        self.train = explained(examples, s.explanations)
+        self.left_out = len(examples) - len(self.train)
+        tunable = Tunable(
+            model_folder(s.model), s.device, s.lora, lasting(s.model), seed, signs=SIGNS
+        )
+        self.learner = Learner(tunable, s.rate, s.decay)
+        self.lm, self.form = tunable.lm, Form.of(tunable.prompts)
+        self.scorer = Classifier(model_folder(s.scorer), device=s.device)
+        self.ranked: dict[str, tuple[str, ...]] = {}
+        self.steps, self.done = s.epochs * ceil(len(self.train) / s.batch), 0
+
+    # --- the contract -----------------------------------------------------------------
+
+    def described(self) -> dict[str, Any]:
+        """``start`` hashes the weights that it begins with."""
+        counts = {"train": len(self.train), "left_out": self.left_out}
+        start = digest([file_hash(file) for file in self.learner.tunable.files])
+        told = {"world": self.settings.world, "recipe": asdict(self.settings), "start": start}
+        return {**told, "questions": counts}
+
+    def step(self) -> dict[str, float]:
+        torch.set_num_threads(1)
+        torch.set_flush_denormal(True)
+        s, rng = self.settings, random.Random(f"{self.seed} {self.done}")
+        asked = self._batch()
+        fall = 1 - max(0.0, self.done / self.steps - HELD) / (1 - HELD)
+        figures: dict[str, list[float]] = {}
+        with (
+            precision(s.device, s.dtype),
+            self.learner.tunable.salted(str(rng.random())),
+        ):
+            told = [self._told(self.sequence(each), rng) for each in asked]
+            whole = sum(sum(each.weights) for each in told)
+            losses = (self._loss(part, figures) / whole for part in chunks(told, s.micro))
+            loss = self.learner.step(losses, max(LEAST, fall))
+        self.done += 1
+        return {"loss": loss, **{name: fmean(each) for name, each in figures.items()}}
+
+    def keep(self, path: Path, notes: str) -> None:
+        tensors = state.named("weights.", self.learner.tunable.weights)
+        tensors |= state.named("moments.", state.moments(self.learner.optimiser))
+        said = json.dumps([self.done, self.learner.steps])
+        state.write(path, tensors, {"state": said, "notes": notes})
+
+    def resume(self, path: Path) -> str:
+        found, said = state.read(path)
+        self.done, self.learner.steps = json.loads(said["state"])
+        fill(self.learner.tunable.weights, state.under("weights.", found))
+        state.remember(self.learner.optimiser, state.under("moments.", found))
+        return said["notes"]
+
+    def save(self, folder: Path) -> None:
+        self.learner.tunable.save(folder)
+
+    # --- sequences --------------------------------------------------------------------
+
+    def _batch(self) -> list[Example]:
+        """The questions of a step: each epoch has an order of its own."""
+        size = self.settings.batch
+        epoch, place = divmod(self.done, ceil(len(self.train) / size))
+        order = list(range(len(self.train)))
+        random.Random(f"{self.seed} epoch {epoch}").shuffle(order)
+        return [self.train[each] for each in order[place * size : (place + 1) * size]]
+
+    def sequence(self, example: Example) -> Sequenced:
+        """The clues and the evidence of a question, and its answer."""
+        assert example.explained is not None
+        if example.question not in self.ranked:
+            self.ranked[example.question] = self._evidence(example, example.explained)
+        evidence = self.ranked[example.question]
+        return Sequenced(example.question, example.explained.clues, evidence, example.answer)
+
+    def _evidence(self, example: Example, known: Explained) -> tuple[str, ...]:
+        """What is ranked above the first relevant sentence, then the relevant ones."""
+        found = [
+            (each, text)
+            for each in example.documents
+            for text in sentences(each)
+            if text in known.evidence or _holds(text, known.clues, example.question)
+        ]
+        judged = self.scorer.judge([(example.question, _alone(*each)) for each in found])
+        order = sorted(range(len(found)), key=lambda place: -judged[place].score)
+        ranked = list(dict.fromkeys(found[place][1] for place in order))
+        first = next(place for place, text in enumerate(ranked) if text in known.evidence)
+        room = self.settings.evidences * min(2, len(known.evidence)) - len(known.evidence)
+        return (*ranked[: min(first, max(0, room))], *known.evidence)
+
+    def _told(self, sequence: Sequenced, rng: random.Random) -> Told:
+        """A sequence as the model writes it."""
+        form, prompts = self.form, self.lm.prompts
+        row = prompts.render(Prompt(sequence.question, seek=True))
+        ids, weights, parts = list(row.ids), list[float](), ""
+
+        def write(new: Sequence[int], part: str, middle: float = 0.0) -> None:
+            nonlocal parts
+            ids.extend(new)
+            edge = max(1, round((1 - middle) / 2 * len(new)))
+            inside = range(edge, len(new) - edge)
+            worth = self.settings.answer_weight if part == "a" else 1.0
+            weights.extend(0.0 if middle and n in inside else worth for n in range(len(new)))
+            parts += part * len(new)
+
+        write([form.clue], "c")
+        if rng.random() >= self.settings.without_clues:
+            for place, clue in enumerate(sequence.clues):
+                write([form.sep] if place else [], "c")
+                write(prompts.within(row, clue), "c")
+        write([form.end_clue, form.evidence], "c")
+        for place, text in enumerate(sequence.evidence):
+            write([form.sep] if place else [], "e")
+            write(prompts.within(row, text), "e", self.settings.masked)
+        write([form.end_evidence], "e")
+        answer = prompts.within(row, sequence.answer + self._stop())
+        write([*form.lead, *answer, *form.end], "a")
+        return Told(Asked(ids, len(row.ids), row), weights, parts)
+
+    def _stop(self) -> str:
+        return "." if isinstance(self.lm.prompts, TokenPrompts) else ""
+
+    def _loss(self, told: Sequence[Told], figures: dict[str, list[float]]) -> Tensor:
+        """The loss summed over some sequences; ``figures`` are added to: how sure the model is of
+        a token of each part, as a mean of log p."""
+        log_p = self.lm.target_log_p([each.asked for each in told])
+        width = log_p.shape[1]
+        weights = [[*each.weights, *[0.0] * (width - len(each.weights))] for each in told]
+        parts = "".join(each.parts.ljust(width) for each in told)
+        said = log_p.detach().flatten().tolist()
+        for part, name in (("c", "clues"), ("e", "evidence"), ("a", "answer")):
+            found = [each for each, kind in zip(said, parts, strict=True) if kind == part]
+            figures.setdefault(name, []).append(fmean(found))
+        return -(torch.tensor(weights).to(log_p) * log_p).sum()
+
+
+# --- what it is made of ---------------------------------------------------------------
+
+
+def explained(examples: Sequence[Example], file: str) -> list[Example]:
+    """The examples of which it is known how they are answered, by what came with them or by a
+    file, and for which their evidence was retrieved. `HarnessError` if there are none."""
+    told = _from_file(Path(file).expanduser()) if file else {}
+    found = []
+    for each in examples:
+        how = told.get(each.question, each.explained)
+        if how is None:
+            continue
+        texts = {text for document in each.documents for text in sentences(document)}
+        evidence = tuple(text for text in how.evidence if text in texts)
+        if evidence and evidence[-1] == how.evidence[-1]:
+            found.append(replace(each, explained=how._replace(evidence=evidence)))
+    if not found:
+        raise HarnessError(
+            f"of {len(examples)} questions, for none it is known what clues and evidence they have "
+            "and the evidence was retrieved.",
+            'Give explanations=FILE with rows {"question": …, "clues": […], "evidence": […]}.',
+        )
+    return found
+
+
+def _from_file(path: Path) -> dict[str, Explained]:
+    found = {}
+    for place, row in json_rows(path):
+        parts = [row.get(name) if isinstance(row, dict) else None for name in Explained._fields]
+        question = row.get("question") if isinstance(row, dict) else None
+        lists = all(
+            isinstance(part, list) and all(isinstance(each, str) for each in part) for part in parts
+        )
+        if not isinstance(question, str) or not lists:
+            raise HarnessError(
+                f"{place}: a row needs 'question', and 'clues' and 'evidence' as lists of texts.",
+                "Add them.",
+            )
+        clues, evidence = (tuple(map(str, part or ())) for part in parts)
+        found[question] = Explained(clues, evidence)
+    return found
+
+
+def _alone(document: Document, sentence: str) -> Document:
+    """A sentence of a document as a passage of its own."""
+    return replace(with_text(document, sentence), id="")
+
+
+def _holds(sentence: str, clues: Sequence[str], question: str) -> bool:
+    """Whether a sentence holds a clue, or a word of the question that is a name (or stands
+    there as one would)."""
+    text = f" {squad_normal(sentence)} "
+    named = [each for each in question.split()[1:] if each[:1].isupper()]
+    return any(f" {squad_normal(each)} " in text for each in (*clues, *named))
