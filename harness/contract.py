@@ -173,6 +173,11 @@ class System:
         """
         raise NotImplementedError
 
+    def rankings(self) -> dict[str, Reply]:
+        """Rankings computed elsewhere that it works with, by native query id, with native document
+        ids inside. The runner translates them and sets ``ranked``, by query id, before `open`."""
+        raise NotImplementedError
+
     def close(self) -> None:
         """Let go of what `open` took."""
 

@@ -9,6 +9,7 @@ TABLE = {
     "rico-state": "systems.rico.system:RicoState",
     "rico-soup": "systems.rico.system:RicoSoup",
     "dro": "systems.dro.system:Dro",
+    "retrollm": "systems.retrollm.system:RetroLLM",
     "cross-encoder": "systems.cross_encoder:CrossEncoder",
     "trec": "systems.external:Trec",
     "predictions": "systems.external:Predictions",

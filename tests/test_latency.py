@@ -190,7 +190,7 @@ def test_what_a_fresh_process_cannot_measure_is_refused_before_anything_starts(t
     with pytest.raises(HarnessError) as caught:
         measured("typed", "trec:file=a.run")
     assert "typed is known in this process alone" in str(caught.value)
-    assert "trec:file=a.run is a result from elsewhere" in str(caught.value)
+    assert "trec:file=a.run is or needs a result from elsewhere" in str(caught.value)
     assert not Path("results").exists()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,17 @@ from harness.prepare import native_documents, native_queries
 
 NOT_IN_FILE = Reply(counts={"not_in_file": 1})
 """What a stage from outside says of a question that its file does not know."""
+
+
+def wants_rankings(system: object) -> bool:
+    """Whether a system is to be handed rankings that were computed elsewhere."""
+    return callable(getattr(system, "rankings", None))
+
+
+def hand_rankings(system: Any, folder: Path, corpus: Corpus) -> None:
+    """Give a system the rankings that it wants, if it does, in our ids; see `translate`."""
+    if wants_rankings(system):
+        system.ranked = translate(system.rankings(), folder, corpus)
 
 
 def translate(outside: Mapping[str, Reply], folder: Path, corpus: Corpus) -> dict[str, Reply]:

@@ -25,6 +25,7 @@ from harness import manifest, registry
 from harness.data import DATA, HarnessError, raise_together
 from harness.prepare import corpus_folder, read_about
 from harness.run import measure
+from harness.run.external import wants_rankings
 from harness.run.indexes import build_index, index_about
 from harness.run.measure import Spec, read_result, write_spec
 from harness.run.plan import Job, Plan
@@ -121,10 +122,10 @@ def unmeasurable(plan: Plan) -> list[HarnessError]:
     found = []
     for spelled in stages:
         system = registry.create("systems", spelled)
-        if hasattr(system, "external"):
+        if hasattr(system, "external") or wants_rankings(system):
             found.append(
                 HarnessError(
-                    f"{spelled} is a result from elsewhere and has no latency.",
+                    f"{spelled} is or needs a result from elsewhere and has no latency.",
                     "Leave it out here.",
                 )
             )

@@ -27,7 +27,7 @@ from harness.prepare import (
     read_lines,
     sample,
 )
-from harness.run.external import translate
+from harness.run.external import hand_rankings, translate, wants_rankings
 from harness.run.indexes import build_index, close_system, open_system
 from harness.run.plan import Job, Plan
 from harness.run.progress import Progress, silent
@@ -148,9 +148,10 @@ def _parts(stage: Stage, work: Work, plan: Plan, after: Node | None) -> dict[str
     """Everything the rows of a stage depend on."""
     system = registry.create("systems", stage.system)
     files = system.files() if hasattr(system, "files") else ()
+    outside = hasattr(system, "external") or wants_rankings(system)
     return {
         "fingerprint": work.questions.fingerprint,
-        "natives": natives_hash(work.job.folder) if hasattr(system, "external") else None,
+        "natives": natives_hash(work.job.folder) if outside else None,
         "setting": work.job.setting,
         "stage": str(stage.canonical),
         "after": after.key if after else None,
@@ -282,6 +283,7 @@ def _open(node: Node, work: Work, plan: Plan, data: Path, progress: Progress) ->
     if hasattr(system, "external"):
         translated = translate(system.external(), work.job.folder, corpus)
         return Station(str(stage.system), system, corpus, stage.depth, translated)
+    hand_rankings(system, work.job.folder, corpus)
     brief = brief_of(work, plan)
     indexes = indexes_of(work.job, data)
     index = build_index(system, stage.system, corpus, indexes, brief, progress)

@@ -28,7 +28,7 @@ from systems.models.hub import (
     read_config,
     tokenizer_folder,
 )
-from systems.models.language import Asked, CausalLM, Hook
+from systems.models.language import Asked, CausalLM, Guiding, Hook
 from systems.models.mamba2 import load_mamba2
 from systems.models.openwords import ClosedVocabulary, OpenVocabulary, load_vocabulary
 from systems.models.prompts import Prompts, Rendered, TokenPrompts, WordPrompts
@@ -223,8 +223,10 @@ class Stepwise(CausalLM):
             if times > 1:
                 hidden, text, state = hidden[copies], text.rows(copies), state.rows(copies)
             for step in range(most):
+                text = self._given(hook, rows, written, text)
                 scores = self._scores(hidden, text)[:, 0]
-                scores[:, list(self.prompts.forbidden)] = -torch.inf
+                if not isinstance(hook, Guiding):
+                    scores[:, list(self.prompts.forbidden)] = -torch.inf
                 if hook is not None:
                     scores = hooked(hook, written, scores, self.ends)
                 token = scores.argmax(dim=-1, keepdim=True)
@@ -237,6 +239,25 @@ class Stepwise(CausalLM):
                     break
                 hidden, state = self._read(token, None, text, state)
         return written, first
+
+    def _given(
+        self,
+        hook: Hook | None,
+        rows: Sequence[Rendered],
+        written: Sequence[Sequence[int]],
+        text: Text,
+    ) -> Text:
+        """The text with the words that a hook gives before the next token is chosen."""
+        if not isinstance(hook, Guiding):
+            return text
+        hook.prepare(rows, written)
+        slots = [len(row.lexicon.slots) if row.lexicon else 0 for row in rows]
+        if max(slots) == 0 or torch.equal(seen := torch.tensor(slots)[:, None], text.seen.cpu()):
+            return text
+        return text._replace(
+            slots=self.vocabulary.slots([row.lexicon for row in rows]),
+            seen=seen.to(text.seen.device),
+        )
 
     def _log_p(self, rows: Sequence[Asked]) -> list[float]:
         with torch.inference_mode():

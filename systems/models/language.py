@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from harness.data import HarnessError
 from systems.models.hub import by_length
@@ -30,6 +30,21 @@ scores:  (prompts, ids) in float32 on the model's device, to be changed or repla
 
 Ids are those of `CausalLM.ids`. Prompts that have ended stay in; what is done to them is ignored.
 """
+
+
+@runtime_checkable
+class Guiding(Protocol):
+    """A `Hook` that, with open words, gives words while the model writes. It sees the scores of
+    `Prompts.forbidden`, too, and decides about them."""
+
+    def prepare(self, rows: Sequence[Rendered], written: Sequence[Sequence[int]]) -> None:
+        """Called before the scores of each token are computed: what is read into the lexicon of a
+        row can be written from then on."""
+        ...
+
+    def __call__(self, written: Sequence[Sequence[int]], scores: Any) -> Any:
+        """See `Hook`."""
+        ...
 
 
 TOKENS = 32_768

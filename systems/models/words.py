@@ -91,6 +91,7 @@ class Lexicon:
     def __init__(self, words: OpenWords, salt: str = "") -> None:
         self.words, self.salt = words, salt
         self.slots: dict[str, int] = {}
+        self._codes: list[tuple[int, ...]] = []
         self.spelled: dict[str, str] = {}
 
     def read(self, text: str) -> list[int]:
@@ -133,7 +134,9 @@ class Lexicon:
 
     def codes(self) -> list[tuple[int, ...]]:
         """For each slot, the rows of the hashed table that its embedding sums."""
-        return [self.words.codes(word, self.salt) for word in self.slots]
+        new = islice(self.slots, len(self._codes), None)
+        self._codes += [self.words.codes(word, self.salt) for word in new]
+        return self._codes
 
     def say(self, ids: Iterable[int]) -> str:
         """Words as the text spelled them first, with signs close to the word before."""

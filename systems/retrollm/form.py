@@ -34,6 +34,11 @@ class Form(NamedTuple):
     lead: list[int]
     end: list[int]
 
+    @property
+    def signs(self) -> tuple[int, ...]:
+        """All signs."""
+        return self[:5]
+
     @classmethod
     def of(cls, prompts: Prompts) -> Form:
         """Those of a model; `HarnessError` if it was not taught the signs."""

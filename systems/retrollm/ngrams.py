@@ -65,7 +65,7 @@ class Ngrams:
         self._ids, self._counts = np.empty(widest, np.int64), np.empty(widest, np.int64)
 
     @classmethod
-    def of(cls, documents: Iterable[Sequence[int]]) -> Ngrams:
+    def of(cls, documents: Iterable[Sequence[int] | Ints]) -> Ngrams:
         """The index of documents as token ids, in memory."""
         parts = [np.asarray(each, dtype=np.int64) for each in documents]
         starts = np.zeros(len(parts) + 1, np.int64)

@@ -1,0 +1,339 @@
+"""RetroLLM as a system: one decoding pass writes clues, then evidence that stands in the corpus,
+then the answer (Li et al. 2024, arXiv 2412.11919).
+
+Where the released code and the paper differ, ``mode=paper`` (the default) is the paper. What it
+does not do: beams, evidence over several passages, chains in which an evidence names what to look
+for next (but see ``again`` in the training).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import exp
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from harness.corpus import Corpus
+from harness.data import Answer, Brief, Document, Evidence, HarnessError, Hit, Query, Reply
+from harness.run.spans import span
+from systems.models.classifier import Classifier
+from systems.models.hub import OneModel, check_sizes
+from systems.models.language import Generated, open_lm
+from systems.models.prompts import Prompt
+from systems.passages import with_text
+from systems.reader import extracted
+from systems.retrollm import clues as by_clues
+from systems.retrollm.decoding import (
+    Clues,
+    Constraint,
+    Found,
+    Guide,
+    Mode,
+    Rules,
+    Sources,
+    Starts,
+    Walk,
+)
+from systems.retrollm.expansion import MOST_WORDS, Outside, expander
+from systems.retrollm.form import Form
+from systems.retrollm.texts import Shelf, script_of
+from systems.retrollm.windows import Text, Window, windows
+
+MINI = "mini-retrollm"
+RANKED = 100
+"""Documents of the expander's ranking."""
+
+
+class Scoring(OneModel):
+    """The cross-encoder that judges windows."""
+
+    takes = "ForSequenceClassification"
+
+    def __init__(self, model: str) -> None:
+        self.model, self.revision = model, ""
+
+
+class Scored(NamedTuple):
+    """The candidates of a question, best first, and what its evidence may come from."""
+
+    documents: list[int]
+    sources: Sources
+    tokens: int
+
+
+@dataclass
+class Pass:
+    """One question on its way."""
+
+    query: Query
+    shelf: Shelf
+    walk: Walk
+    ranking: list[int]
+    words: list[list[tuple[int, ...]]]
+    scored: Scored | None = None
+
+
+class RetroLLM(OneModel):
+    """Options: the model (shipped, on the hub or a folder), which was trained for this.
+
+    expansion:  the expander: ``bm25``, ``prior`` (the stage before), ``trec:FILE``, a SPLADE model,
+                or ``none``
+    scorer:     the cross-encoder that judges windows; ``scale``: its scores through a sigmoid, or
+                raw
+    mode:       ``paper``: look-ahead (Eq. 12); ``released``: evidence j begins in the first fifth
+                of the j-th best window, and then goes on anywhere in its document
+    lookahead:  λ
+    clues:      n-grams of the ``corpus``, ``free`` or ``none``
+    constraint: evidence stands in a candidate document (``documents``), anywhere in the ``corpus``,
+                or nowhere (``none``)
+    starts:     evidence begins at a ``sentence``, or ``any`` token (as the paper has it)
+    candidates, evidences: at most
+    window, merged: tokens around a clue, and of merged windows, at most (of the paper: 32 and 128;
+                of mini models 4 and 12)
+    """
+
+    takes = "ForCausalLM"
+    index_options = ("model", "expansion")
+
+    def __init__(
+        self,
+        model: str = MINI,
+        expansion: str = "bm25",
+        scorer: str = "mini-cross-encoder",
+        scale: Literal["sigmoid", "raw"] = "sigmoid",
+        mode: Mode = "paper",
+        lookahead: float = 100.0,
+        clues: Clues = "corpus",
+        constraint: Constraint = "documents",
+        starts: Starts = "sentence",
+        candidates: int = 25,
+        evidences: int = 5,
+        window: int | None = None,
+        merged: int | None = None,
+    ) -> None:
+        check_sizes("retrollm", candidates=candidates, evidences=evidences)
+        check_sizes("retrollm", window=1 if window is None else window)
+        if lookahead < 0:
+            raise HarnessError(f"retrollm:lookahead={lookahead} is wrong.", "Give 0 or more.")
+        if clues == "none" and expansion == "none" and constraint == "documents":
+            raise HarnessError(
+                "retrollm:clues=none,expansion=none leaves no candidate documents.",
+                "Leave one of the two out, or write constraint=corpus.",
+            )
+        self.model, self.revision = model, ""
+        self.expander, self.scorer, self.scale = expander(expansion), Scoring(scorer), scale
+        self.candidates = candidates
+        self.needs_prior = self.needs_pool = expansion == "prior"
+        self.rules = Rules(mode, lookahead, clues, constraint, starts, evidences=evidences)
+        self.window, self.merged = window, merged
+        self.judges = constraint == "documents" and (lookahead > 0 or mode == "released")
+        self.ranked: Mapping[str, Reply] = {}
+        if not isinstance(self.expander, Outside):
+            self.rankings = None  # type: ignore[assignment,method-assign]
+
+    def files(self) -> Sequence[Path]:
+        judge = self.scorer.files() if self.judges else ()
+        return [*super().files(), *judge, *self.expander.files()]
+
+    @cached_property
+    def world(self) -> str:
+        """Of the model; the scorer has to be of the same."""
+        found = super().world
+        if self.judges and self.scorer.world != found:
+            raise HarnessError(
+                f"{self.model} and the scorer {self.scorer.model} are not of one world.",
+                "Name another scorer=, such as BAAI/bge-reranker-base.",
+            )
+        return found
+
+    def rankings(self) -> dict[str, Reply]:
+        """The rankings of the expander that come from outside; the runner makes ``ranked`` of
+        them."""
+        assert isinstance(self.expander, Outside)
+        return self.expander.run.external()
+
+    def build(self, corpus: Corpus, folder: Path, brief: Brief) -> None:
+        """Write the n-grams of the corpus, and the expander's index."""
+        lm = open_lm(self.folder(), brief.device, brief.dtype)
+        script = script_of(lm.prompts)
+        Shelf.of(script, corpus).save(folder)
+        script.save(folder)
+        (folder / "expander").mkdir()
+        self.expander.build(corpus, folder / "expander", brief)
+
+    def open(self, corpus: Corpus, folder: Path | None, brief: Brief) -> None:
+        assert folder is not None
+        self.corpus = corpus
+        self.lm = open_lm(self.folder(), brief.device, brief.dtype)
+        self.form = Form.of(self.lm.prompts)
+        self.script = script_of(self.lm.prompts, folder)
+        self.shelf = Shelf.open(folder)
+        self.expander.open(corpus, folder / "expander", brief)
+        if isinstance(self.expander, Outside):
+            self.expander.ranked = self.ranked
+        if self.judges:
+            place = self.scorer.folder()
+            self.classifier = Classifier(place, device=brief.device, dtype=brief.dtype)
+        self.around = self.window or (4 if self.world else 32)
+        self.longest = self.merged or (12 if self.world else 128)
+        self.rules = self._rules(brief.max_new_tokens)
+
+    def _rules(self, answer: int) -> Rules:
+        around, rules = self.around, replace(self.rules, answer_tokens=answer)
+        if rules.mode == "paper":
+            return rules
+        return replace(rules, shortest=2 * around, evidence_tokens=5 * around)
+
+    def solve(self, queries: Sequence[Query], k: int) -> list[Reply]:
+        """Clues, evidence and answer in one pass; hits are the documents of the evidence in their
+        order, then the other candidates. ``extras`` has the clues."""
+        self._spans: dict[str, list[tuple[int, int]]] = {}
+        with span("expand"):
+            passes = self._passes(queries)
+
+        def begin(places: Sequence[int]) -> None:
+            with span("score"):
+                self._begin([passes[place] for place in places])
+
+        walks = [each.walk for each in passes]
+        guide = Guide(walks, self.script, self.lm.prompts, begin)
+        prompts = [Prompt(query.text, seek=True) for query in queries]
+        with span("generate"):
+            written = self.lm.generate(prompts, self.rules.most_tokens, guide)
+        rows = [speech.row for speech in guide.speech]
+        return [
+            self._reply(one, text, row, k)
+            for one, text, row in zip(passes, written, rows, strict=True)
+        ]
+
+    def _passes(self, queries: Sequence[Query]) -> list[Pass]:
+        """The questions with what the expander says of them."""
+        rankings = self.expander.rankings(queries, RANKED)
+        words = self.expander.words(queries)
+        found = []
+        for query, hits, more in zip(queries, rankings, words, strict=True):
+            shelf = self._shelf(query.pool)
+            local = self._local(shelf, [hit.id for hit in hits])
+            forms = [dict.fromkeys((each, each.lower(), each.capitalize())) for each in more]
+            spelled = [[tuple(read.ids) for read in self.script.read(list(each))] for each in forms]
+            walk = Walk(self.rules, self.form, shelf.ngrams)
+            found.append(Pass(query, shelf, walk, local, spelled))
+        return found
+
+    def _shelf(self, pool: Sequence[str] | None) -> Shelf:
+        if pool is None:
+            return self.shelf
+        return self.shelf.some(sorted(self.corpus.positions(pool).tolist()))
+
+    def _local(self, shelf: Shelf, ids: Sequence[str]) -> list[int]:
+        """The numbers of documents on a shelf."""
+        numbers: list[int] = self.corpus.positions(ids).tolist()
+        if shelf.numbers is None:
+            return numbers
+        place = {number: place for place, number in enumerate(shelf.numbers)}
+        return [place[number] for number in numbers]
+
+    def _begin(self, passes: Sequence[Pass]) -> None:
+        """Candidates, windows and their scores, for questions whose clues are written."""
+        made = [self._sources(each) for each in passes]
+        pairs, owners = [], []
+        for place, (one, (documents, text, spans)) in enumerate(zip(passes, made, strict=True)):
+            for each in spans:
+                pairs.append(
+                    (one.query.text, replace(self._passage(one, documents, text, each), id=""))
+                )
+                owners.append(place)
+        judged = self.classifier.judge(pairs) if pairs else []
+        for place, (one, (documents, text, spans)) in enumerate(zip(passes, made, strict=True)):
+            here = [each for owner, each in zip(owners, judged, strict=True) if owner == place]
+            scores = [self._scaled(each.score) for each in here]
+            tokens = sum(each.tokens for each in here)
+            one.scored = Scored(documents, Sources(text, spans, scores), tokens)
+            one.walk.begin(one.scored.sources)
+
+    def _scaled(self, score: float) -> float:
+        return score if self.scale == "raw" else 1 / (1 + exp(-max(-700.0, score)))
+
+    def _sources(self, one: Pass) -> tuple[list[int], Text, list[Window]]:
+        """The candidates of a question, their texts, and the windows to be judged."""
+        shelf, walk = one.shelf, one.walk
+        scored = by_clues.scores(shelf, walk.clues)
+        expanded = self.rules.clues != "none" and bool(one.ranking)
+        first = by_clues.ranked(scored, by_clues.KEPT if expanded else self.candidates)
+        fused = by_clues.fused([first, one.ranking])
+        documents = by_clues.ranked(fused)
+        if self.rules.constraint == "corpus":
+            return documents, self._whole(shelf), []
+        kept = documents[: self.candidates] if self.rules.constraint == "documents" else []
+        text = Text.of(shelf, kept)
+        if not self.judges:
+            return documents, text, []
+        said = [form for forms in one.words for form in forms]
+        rare = by_clues.rarest(shelf.ngrams, said, MOST_WORDS)
+        return documents, text, windows(text, [*walk.clues, *rare], self.around, self.longest)
+
+    def _whole(self, shelf: Shelf) -> Text:
+        """The text of a whole shelf; that of the corpus is kept."""
+        if shelf is not self.shelf:
+            return Text.of(shelf, range(shelf.documents))
+        if not hasattr(self, "_corpus_text"):
+            self._corpus_text = Text.of(shelf, range(shelf.documents))
+        return self._corpus_text
+
+    def _passage(self, one: Pass, documents: Sequence[int], text: Text, window: Window) -> Document:
+        """A window as a passage, with the title of its document."""
+        which, place = text.place(window[0])
+        document = self.corpus[one.shelf.number(documents[which])]
+        start, end = self._characters(document, place, window[1] - window[0])
+        return replace(with_text(document, document.text[start:end]), id="")
+
+    def _characters(self, document: Document, place: int, count: int) -> tuple[int, int]:
+        """Where tokens of a document's text stand in it."""
+        if document.id not in self._spans:
+            self._spans[document.id] = self.script.read([document.text])[0].spans
+        spans = self._spans[document.id]
+        return spans[place][0], spans[place + count - 1][1]
+
+    def _reply(self, one: Pass, written: Generated, row: Any, k: int) -> Reply:
+        walk, scored = one.walk, one.scored
+        assert scored is not None
+        evidence = [self._evidence(one, each) for each in walk.evidence]
+        known = [each for each in evidence if each is not None]
+        text = self.lm.prompts.text(row, walk.answer)
+        ids = list(dict.fromkeys(each.doc_id for each in known))
+        return Reply(
+            Answer(extracted(text).removesuffix("."), tuple(known)),
+            tuple(self._hits(one, ids, k)),
+            raw=written.text,
+            read=tuple(ids),
+            counts={
+                **written.counts,
+                "scored_tokens": scored.tokens,
+                "clues": len(walk.clues),
+                "evidences": len(walk.evidence),
+            },
+            stop="length" if walk.cut else "stop",
+        )
+
+    def _evidence(self, one: Pass, found: Found) -> Evidence | None:
+        """Where an evidence stands in its document, in characters."""
+        if found.start is None:
+            return None
+        assert one.scored is not None
+        which, place = one.scored.sources.text.place(found.start)
+        whole = self.rules.constraint == "corpus"
+        local = which if whole else one.scored.documents[which]
+        document = self.corpus[one.shelf.number(local)]
+        return Evidence(document.id, span=self._characters(document, place, len(found.ids)))
+
+    def _hits(self, one: Pass, first: Sequence[str], k: int) -> list[Hit]:
+        assert one.scored is not None
+        numbers = [one.shelf.number(each) for each in one.scored.documents]
+        more = self.corpus.ids_at(np.array(numbers, np.int64))
+        rest = sorted(one.query.pool or ())
+        order = list(dict.fromkeys([*first, *more, *rest]))
+        return [Hit(doc_id, float(-rank)) for rank, doc_id in enumerate(order[:k], 1)]
