@@ -161,10 +161,13 @@ class Explained(NamedTuple):
 
     clues:    what to look for, of which the question determines all
     evidence: the sentences that give the answer, in the order of its steps
+    bridges:  names that lead from one step to the next: each stands in a sentence of the evidence,
+              and is what to look for behind it
     """
 
     clues: tuple[str, ...]
     evidence: tuple[str, ...]
+    bridges: tuple[str, ...] = ()
 
 
 class Exercise(NamedTuple):

@@ -50,6 +50,7 @@ class Rules:
     starts:     where an evidence may begin: at a ``sentence``, or at ``any`` token (the paper)
     most_clues, clue_tokens: of a question, of a clue
     evidences, evidence_tokens: of a question, of an evidence
+    again:      times that clues may be written again behind evidence (not of the paper)
     shortest:   tokens from which an evidence may be closed in ``released``
     answer_tokens: of an answer
     """
@@ -63,33 +64,37 @@ class Rules:
     clue_tokens: int = 7
     evidences: int = 5
     evidence_tokens: int = 160
+    again: int = 0
     shortest: int = 64
     answer_tokens: int = 32
 
     @property
     def most_tokens(self) -> int:
         """Tokens of a whole pass."""
-        clues = self.most_clues * (self.clue_tokens + 1) + 2
+        clues = (self.again + 1) * (self.most_clues * (self.clue_tokens + 1) + 3)
         return clues + self.evidences * (self.evidence_tokens + 1) + self.answer_tokens + 32
 
 
 class Sources(NamedTuple):
     """What the evidence of one question may come from.
 
-    text:    of the candidate documents (or of the whole corpus)
-    windows: and ``scores``, S_w of each
+    documents: the candidates, or all; ``text``: of them
+    windows:   and ``scores``, S_w of each
     """
 
+    documents: Sequence[int]
     text: Text
     windows: Sequence[Window] = ()
     scores: Sequence[float] = ()
 
 
 class Found(NamedTuple):
-    """An evidence: its ids, and where in the sources it stands, if it does."""
+    """An evidence: its ids, and the document and the place in its text where it stands, if it
+    does."""
 
     ids: tuple[int, ...]
-    start: int | None
+    document: int | None = None
+    place: int = 0
 
 
 class Options(NamedTuple):
@@ -120,18 +125,21 @@ class Walk:
     """One question's way through the stages.
 
     ngrams:  of what clues are taken from
-    clues, evidence, answer: what was written so far
+    clues:   those since its last evidence; evidence, answer: what was written so far
+    said:    all clues
     cut:     whether the answer was cut off
     sources: of its evidence, once it has them
     """
 
     def __init__(self, rules: Rules, form: Form, ngrams: Ngrams) -> None:
         self.rules, self.form, self.ngrams = rules, form, ngrams
-        self.stage: Literal["clue", "evidence", "answer"] = "clue"
+        self.stage: Literal["clue", "evidence", "between", "answer"] = "clue"
         self.forced = deque([form.clue])
         if rules.clues == "none":
             self.forced.append(form.end_clue)
         self.clues: list[tuple[int, ...]] = []
+        self.said: list[tuple[int, ...]] = []
+        self.again = rules.again
         self.evidence: list[Found] = []
         self.answer: list[int] = []
         self.cut = False
@@ -155,6 +163,8 @@ class Walk:
             return self._clue_options()
         if self.stage == "evidence":
             return self._evidence_options()
+        if self.stage == "between":
+            return only(self.form.clue, self.form.lead[0])
         if len(self.answer) >= self.rules.answer_tokens:
             self.cut = True
             return only(*self.form.end[:1])
@@ -171,6 +181,8 @@ class Walk:
             self._write_clue(sign, token)
         elif self.stage == "evidence":
             self._write_evidence(sign, token)
+        elif self.stage == "between":
+            self._go_on(sign)
         elif sign not in self.form.end:
             self.answer.append(sign)
 
@@ -193,6 +205,7 @@ class Walk:
             return
         if self._written:
             self.clues.append(tuple(self._written))
+            self.said.append(self.clues[-1])
         self._written, self._prefix = [], self.ngrams.prefix(())
         if sign == self.form.end_clue:
             self._end_clues()
@@ -209,6 +222,10 @@ class Walk:
         size = len(sources.text.ids)
         self._spent = np.zeros(size, bool)
         self._bonus = bonus(size, sources.windows, sources.scores)
+        for each in self.evidence:
+            if each.document in sources.documents:
+                start = sources.text.starts[sources.documents.index(each.document)] + each.place
+                self._spend([int(start)], len(each.ids))
         order = np.argsort(-np.array(sources.scores), kind="stable").tolist()
         self._best = [sources.windows[place] for place in order]
         self._start_evidence()
@@ -268,11 +285,13 @@ class Walk:
         assert self.sources is not None
         if sign in (self.form.sep, self.form.end_evidence):
             self._end_evidence()
-            if sign == self.form.end_evidence:
+            if sign == self.form.sep:
+                self._start_evidence()
+            elif self.again and len(self.evidence) < self.rules.evidences:
+                self.stage = "between"
+            else:
                 self.stage = "answer"
                 self.forced.extend(self.form.lead)
-            else:
-                self._start_evidence()
             return
         self._written.append(token)
         if self.rules.constraint != "none":
@@ -285,17 +304,33 @@ class Walk:
         if not size:
             return
         if self.rules.constraint == "none":
-            self.evidence.append(Found(tuple(self._written), None))
+            self.evidence.append(Found(tuple(self._written)))
             return
         assert self.sources is not None
         starts = self._live - size
         ended = self.sources.text.ends[self._live - 1]
         chosen = starts[ended] if ended.any() else starts
         worth = [float(self._bonus[start : start + size].max()) for start in chosen.tolist()]
-        self.evidence.append(Found(tuple(self._written), int(chosen[int(np.argmax(worth))])))
-        for start in starts.tolist():
+        which, place = self.sources.text.place(int(chosen[int(np.argmax(worth))]))
+        self.evidence.append(Found(tuple(self._written), self.sources.documents[which], place))
+        self._spend(starts.tolist(), size)
+
+    def _spend(self, starts: Sequence[int], size: int) -> None:
+        """Take places out of what may still be evidence."""
+        for start in starts:
             self._spent[start : start + size] = True
             self._bonus[start : start + size] = 0.0
+
+    # --- behind evidence --------------------------------------------------------------
+
+    def _go_on(self, sign: int) -> None:
+        """Look for more, or answer."""
+        if sign == self.form.clue:
+            self.stage, self.clues, self.sources = "clue", [], None
+            self.again -= 1
+        else:
+            self.stage = "answer"
+            self.forced.extend(self.form.lead[1:])
 
 
 class Speech:

@@ -18,10 +18,11 @@ class Settings:
 
     model:         to begin with: shipped, on the hub or a folder
     explanations:  a file with clues and evidence of the questions, where the task has none: rows
-                   ``{"question": …, "clues": […], "evidence": […]}``
+                   ``{"question": …, "clues": […], "evidence": […]}``, with "bridges" if there are
     scorer:        the cross-encoder that ranks the sentences that could be evidence
     evidences:     sentences kept of them (k_e); of questions in several steps twice as many
     without_clues: share of the sequences whose clues are empty, so that this is nothing new
+    again:         whether clues are written again behind an evidence that names a bridge
     masked:        share of an evidence's tokens, in its middle, that is left out of the loss
     answer_weight: what a token of the answer counts (γ)
     epochs:        over all questions
@@ -36,6 +37,7 @@ class Settings:
     scorer: str = "mini-cross-encoder"
     evidences: int = 5
     without_clues: float | None = None
+    again: bool = False
     masked: float | None = None
     answer_weight: float = 2.0
     epochs: int | None = None

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import exp
+from math import exp, inf
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -58,10 +58,10 @@ class Scoring(OneModel):
 
 
 class Scored(NamedTuple):
-    """The candidates of a question, best first, and what its evidence may come from."""
+    """The documents that a question's clues and the expander speak for, best first, and the tokens
+    that the scorer read."""
 
     documents: list[int]
-    sources: Sources
     tokens: int
 
 
@@ -92,6 +92,8 @@ class RetroLLM(OneModel):
                 or nowhere (``none``)
     starts:     evidence begins at a ``sentence``, or ``any`` token (as the paper has it)
     candidates, evidences: at most
+    again:      times that clues may be written again behind evidence, of a model that was trained
+                so (not of the paper)
     window, merged: tokens around a clue, and of merged windows, at most (of the paper: 32 and 128;
                 of mini models 4 and 12)
     """
@@ -112,13 +114,15 @@ class RetroLLM(OneModel):
         starts: Starts = "sentence",
         candidates: int = 25,
         evidences: int = 5,
+        again: int = 0,
         window: int | None = None,
         merged: int | None = None,
     ) -> None:
         check_sizes("retrollm", candidates=candidates, evidences=evidences)
         check_sizes("retrollm", window=1 if window is None else window)
-        if lookahead < 0:
-            raise HarnessError(f"retrollm:lookahead={lookahead} is wrong.", "Give 0 or more.")
+        for name, value in (("lookahead", lookahead), ("again", again)):
+            if not 0 <= value < inf:
+                raise HarnessError(f"retrollm:{name}={value} is wrong.", "Give 0 or more.")
         if clues == "none" and expansion == "none" and constraint == "documents":
             raise HarnessError(
                 "retrollm:clues=none,expansion=none leaves no candidate documents.",
@@ -128,7 +132,9 @@ class RetroLLM(OneModel):
         self.expander, self.scorer, self.scale = expander(expansion), Scoring(scorer), scale
         self.candidates = candidates
         self.needs_prior = self.needs_pool = expansion == "prior"
-        self.rules = Rules(mode, lookahead, clues, constraint, starts, evidences=evidences)
+        self.rules = Rules(
+            mode, lookahead, clues, constraint, starts, evidences=evidences, again=again
+        )
         self.window, self.merged = window, merged
         self.judges = constraint == "documents" and (lookahead > 0 or mode == "released")
         self.ranked: Mapping[str, Reply] = {}
@@ -252,8 +258,11 @@ class RetroLLM(OneModel):
             here = [each for owner, each in zip(owners, judged, strict=True) if owner == place]
             scores = [self._scaled(each.score) for each in here]
             tokens = sum(each.tokens for each in here)
-            one.scored = Scored(documents, Sources(text, spans, scores), tokens)
-            one.walk.begin(one.scored.sources)
+            before = one.scored.tokens if one.scored else 0
+            one.scored = Scored(documents, tokens + before)
+            whole = self.rules.constraint == "corpus"
+            within = range(one.shelf.documents) if whole else documents[: self.candidates]
+            one.walk.begin(Sources(within, text, spans, scores))
 
     def _scaled(self, score: float) -> float:
         return score if self.scale == "raw" else 1 / (1 + exp(-max(-700.0, score)))
@@ -313,7 +322,7 @@ class RetroLLM(OneModel):
             counts={
                 **written.counts,
                 "scored_tokens": scored.tokens,
-                "clues": len(walk.clues),
+                "clues": len(walk.said),
                 "evidences": len(walk.evidence),
             },
             stop="length" if walk.cut else "stop",
@@ -321,14 +330,10 @@ class RetroLLM(OneModel):
 
     def _evidence(self, one: Pass, found: Found) -> Evidence | None:
         """Where an evidence stands in its document, in characters."""
-        if found.start is None:
+        if found.document is None:
             return None
-        assert one.scored is not None
-        which, place = one.scored.sources.text.place(found.start)
-        whole = self.rules.constraint == "corpus"
-        local = which if whole else one.scored.documents[which]
-        document = self.corpus[one.shelf.number(local)]
-        return Evidence(document.id, span=self._characters(document, place, len(found.ids)))
+        document = self.corpus[one.shelf.number(found.document)]
+        return Evidence(document.id, span=self._characters(document, found.place, len(found.ids)))
 
     def _hits(self, one: Pass, first: Sequence[str], k: int) -> list[Hit]:
         assert one.scored is not None

@@ -53,6 +53,7 @@ class Sequenced(NamedTuple):
     clues: tuple[str, ...]
     evidence: tuple[str, ...]
     answer: str
+    bridges: tuple[str, ...] = ()
 
 
 class Told(NamedTuple):
@@ -89,7 +90,7 @@ class RetroLLM:
         self.learner = Learner(tunable, s.rate, s.decay)
         self.lm, self.form = tunable.lm, Form.of(tunable.prompts)
         self.scorer = Classifier(model_folder(s.scorer), device=s.device)
-        self.ranked: dict[str, tuple[str, ...]] = {}
+        self.sequences: dict[int, Sequenced] = {}
         self.steps, self.done = s.epochs * ceil(len(self.train) / s.batch), 0
 
     # --- the contract -----------------------------------------------------------------
@@ -105,14 +106,17 @@ class RetroLLM:
         torch.set_num_threads(1)
         torch.set_flush_denormal(True)
         s, rng = self.settings, random.Random(f"{self.seed} {self.done}")
-        asked = self._batch()
+        batch = self._batch()
+        for place in batch:
+            if place not in self.sequences:
+                self.sequences[place] = self.sequence(self.train[place])
         fall = 1 - max(0.0, self.done / self.steps - HELD) / (1 - HELD)
         figures: dict[str, list[float]] = {}
         with (
             precision(s.device, s.dtype),
             self.learner.tunable.salted(str(rng.random())),
         ):
-            told = [self._told(self.sequence(each), rng) for each in asked]
+            told = [self._told(self.sequences[place], rng) for place in batch]
             whole = sum(sum(each.weights) for each in told)
             losses = (self._loss(part, figures) / whole for part in chunks(told, s.micro))
             loss = self.learner.step(losses, max(LEAST, fall))
@@ -137,21 +141,21 @@ class RetroLLM:
 
     # --- sequences --------------------------------------------------------------------
 
-    def _batch(self) -> list[Example]:
+    def _batch(self) -> list[int]:
         """The questions of a step: each epoch has an order of its own."""
         size = self.settings.batch
         epoch, place = divmod(self.done, ceil(len(self.train) / size))
         order = list(range(len(self.train)))
         random.Random(f"{self.seed} epoch {epoch}").shuffle(order)
-        return [self.train[each] for each in order[place * size : (place + 1) * size]]
+        return order[place * size : (place + 1) * size]
 
     def sequence(self, example: Example) -> Sequenced:
         """The clues and the evidence of a question, and its answer."""
         assert example.explained is not None
-        if example.question not in self.ranked:
-            self.ranked[example.question] = self._evidence(example, example.explained)
-        evidence = self.ranked[example.question]
-        return Sequenced(example.question, example.explained.clues, evidence, example.answer)
+        bridges = example.explained.bridges if self.settings.again else ()
+        evidence = self._evidence(example, example.explained)
+        clues = example.explained.clues
+        return Sequenced(example.question, clues, evidence, example.answer, bridges)
 
     def _evidence(self, example: Example, known: Explained) -> tuple[str, ...]:
         """What is ranked above the first relevant sentence, then the relevant ones."""
@@ -189,9 +193,17 @@ class RetroLLM:
                 write([form.sep] if place else [], "c")
                 write(prompts.within(row, clue), "c")
         write([form.end_clue, form.evidence], "c")
-        for place, text in enumerate(sequence.evidence):
-            write([form.sep] if place else [], "e")
+        bridges, separate = list(sequence.bridges), False
+        for place, text in enumerate(sequence.evidence, 1):
+            write([form.sep] if separate else [], "e")
             write(prompts.within(row, text), "e", self.settings.masked)
+            separate = True
+            if bridges and bridges[0] in text and place < len(sequence.evidence):
+                write([form.end_evidence], "e")
+                write([form.clue], "c")
+                write(prompts.within(row, bridges.pop(0)), "c")
+                write([form.end_clue, form.evidence], "c")
+                separate = False
         write([form.end_evidence], "e")
         answer = prompts.within(row, sequence.answer + self._stop())
         write([*form.lead, *answer, *form.end], "a")
@@ -242,8 +254,8 @@ def explained(examples: Sequence[Example], file: str) -> list[Example]:
 def _from_file(path: Path) -> dict[str, Explained]:
     found = {}
     for place, row in json_rows(path):
-        parts = [row.get(name) if isinstance(row, dict) else None for name in Explained._fields]
-        question = row.get("question") if isinstance(row, dict) else None
+        told = {"bridges": [], **row} if isinstance(row, dict) else {}
+        parts, question = [told.get(name) for name in Explained._fields], told.get("question")
         lists = all(
             isinstance(part, list) and all(isinstance(each, str) for each in part) for part in parts
         )
@@ -252,8 +264,7 @@ def _from_file(path: Path) -> dict[str, Explained]:
                 f"{place}: a row needs 'question', and 'clues' and 'evidence' as lists of texts.",
                 "Add them.",
             )
-        clues, evidence = (tuple(map(str, part or ())) for part in parts)
-        found[question] = Explained(clues, evidence)
+        found[question] = Explained(*(tuple(map(str, part or ())) for part in parts))
     return found
 
 

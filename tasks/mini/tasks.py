@@ -171,7 +171,8 @@ def explained(world: World, question: Question) -> Explained:
         if nicknamed and fact is question.steps[0] and passage.aliased is not None:
             evidence.append(passage.sentences[passage.aliased])
         evidence.append(passage.sentences[passage.facts.index(fact)])
-    return Explained(tuple(clues), tuple(dict.fromkeys(evidence)))
+    bridges = tuple(world.name(fact.subject) for fact in question.steps[1:])
+    return Explained(tuple(clues), tuple(dict.fromkeys(evidence)), bridges)
 
 
 def _facts(world: World, question: Question) -> list[list[Any]]:
