@@ -56,7 +56,8 @@ Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
 Data = Annotated[Path, typer.Option(help="Where prepared data and indexes are kept.")]
 Runs = Annotated[list[Path], typer.Argument(help="Folders that run printed.")]
 Metrics = Annotated[
-    list[str], typer.Option("--metric", help="Further ranking metrics, such as P@1 or nDCG@5.")
+    list[str],
+    typer.Option("--metric", help="Further metrics: P@1, nDCG@5, Acc, AccOutput, EvidenceR@1 …"),
 ]
 LENIENT = {"ignore_unknown_options": True, "allow_extra_args": True}
 

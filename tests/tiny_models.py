@@ -205,6 +205,16 @@ def make_classifier(folder: Path, seed: int = 0, labels: int = 1) -> Path:
     return _saved(transformers.BertForSequenceClassification(config), tokenizer, folder)
 
 
+def make_masked(folder: Path, seed: int = 0) -> Path:
+    """A BERT-shaped masked language model, 512 positions."""
+    tokenizer = make_tokenizer(pad_token="<pad>", cls_token="[CLS]", sep_token="[SEP]")
+    torch.manual_seed(seed)
+    config = transformers.BertConfig(
+        vocab_size=len(tokenizer), max_position_embeddings=512, **WIDE, **HEADS
+    )
+    return _saved(transformers.BertForMaskedLM(config), tokenizer, folder)
+
+
 OPEN: dict[str, Callable[..., Path]] = {
     "open-mamba2": make_open_mamba2,
     "open-llama": make_open_llama,

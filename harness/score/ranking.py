@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
+from itertools import filterfalse
 from typing import Any
 
 import numpy as np
 
 from harness.data import HarnessError, raise_together
+from harness.score.outputs import is_output
 
 Relevance = Mapping[str, Mapping[str, int]]
 EXAMPLES = ("nDCG@10", "RR@10", "R@5", "P@1", "AP", "Success@1", "Rprec")
@@ -79,7 +81,7 @@ def _computable(found: Any) -> bool:
 def check_measures(names: Sequence[str]) -> None:
     """Raise, for all names that are unknown or cannot be computed together."""
     mistakes = []
-    for name in names:
+    for name in filterfalse(is_output, names):
         try:
             measure(name)
         except HarnessError as error:

@@ -22,6 +22,7 @@ from harness.data import Answer, Document, Gold, HarnessError, Row
 from harness.prepare import open_corpus, read_gold, read_lines, sample
 from harness.run.store import asked_rows
 from harness.score import ranking
+from harness.score.outputs import is_output, score_output
 from harness.score.results import CEILING, FLOOR, Sample, present, read_manifest
 from harness.spelling import parse_spelled
 
@@ -37,6 +38,7 @@ class Reference:
     ids:    the questions that were asked, in order; each has its gold
     pools:  the closed candidates by question; empty where the whole corpus is ranked
     ranked: the ranking metrics, as ir-measures spells them
+    outputs: further metrics of what was written, see `harness.score.outputs`
     """
 
     task: Task
@@ -45,6 +47,7 @@ class Reference:
     corpus: Corpus
     pools: Mapping[str, tuple[str, ...]]
     ranked: tuple[str, ...]
+    outputs: tuple[str, ...] = ()
 
 
 class Given(NamedTuple):
@@ -59,7 +62,8 @@ class Given(NamedTuple):
 def score(folder: Path | str, metrics: Sequence[str] = ()) -> Path:
     """Score a run: write its ``scores.jsonl`` and ``scores.json``; returns the run's folder.
 
-    metrics: further ranking metrics, as ir-measures spells them
+    metrics: further ones: ranking metrics as ir-measures spells them, or those of
+             `harness.score.outputs`
     Needs the prepared data that was run. Raises `HarnessError` for metrics that cannot be
     computed, data that is not there and rows that cannot be read.
     """
@@ -96,7 +100,7 @@ def _write(
                     "sample": asked.digest,
                     "questions": len(against.ids),
                     "generated": entries[-1]["generated"],
-                    "answer_metrics": against.task.answer_metrics,
+                    "answer_metrics": (*against.task.answer_metrics, *against.outputs),
                     "ranking_metrics": against.ranked,
                     "systems": now[asked.digest],
                     "lines": 0,
@@ -125,7 +129,9 @@ def _reference(entry: Mapping[str, Any], extra: Sequence[str]) -> Reference:
             f"`python -m harness prepare {entry['task']} --split {entry['split']}`.",
         )
     task = registry.task(parse_spelled(entry["task"]))
-    measures = (ranking.measure(name, task.rel) for name in (*task.ranking_metrics, *extra))
+    outputs = tuple(dict.fromkeys(filter(is_output, extra)))
+    further = (name for name in extra if name not in outputs)
+    measures = (ranking.measure(name, task.rel) for name in (*task.ranking_metrics, *further))
     ranked = tuple(dict.fromkeys(map(str, measures)))
     _keep_apart(task, task.answer_metrics, ranked)
     pools = {row["id"]: row.get("pool") for row in read_lines(data / "queries.jsonl")}
@@ -146,6 +152,7 @@ def _reference(entry: Mapping[str, Any], extra: Sequence[str]) -> Reference:
         open_corpus(data),
         {query_id: tuple(pool) for query_id in ids if (pool := pools.get(query_id)) is not None},
         ranked,
+        outputs,
     )
 
 
@@ -272,7 +279,11 @@ def _answer_scores(
     if given.triples and answer.triples is None:
         answer = replace(answer, triples=())
     support = support_of(answer, against.corpus.__getitem__)
-    values = against.task.score(answer, support, gold)
+    values = {**against.task.score(answer, support, gold)}
+    for name in against.outputs:
+        value = score_output(name, answer, row.raw if row else "", gold, against.task.rel)
+        if value is not None:
+            values[name] = value
     return values if told is not None else dict.fromkeys(values, 0.0)
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import inf
-from pathlib import Path
 from typing import Any, Literal
 
 from harness.data import HarnessError
 from systems.dro.em import Norm
-from systems.models.hub import about, base_folder, checked_device, model_folder, shipped
+from systems.models.hub import about, base_folder, checked_device, model_folder
 from systems.models.words import has_open_words
 
 
@@ -164,9 +163,3 @@ def _check(s: Filled) -> None:
         )
     checked_device(s.device)
     _world(s)
-
-
-def lasting(name: str) -> str:
-    """A model's name as it is found from any place: a folder by its whole path."""
-    folder = Path(name).expanduser()
-    return str(folder.resolve()) if folder.is_dir() and name not in shipped() else name

@@ -29,8 +29,8 @@ from harness.score.answers import against, squad_answer
 from harness.score.normalise import squad_normal
 from systems.dro.em import Posterior, Said, posterior
 from systems.dro.selector import Asked, Selector
-from systems.dro.settings import Settings, lasting
-from systems.models.hub import model_folder
+from systems.dro.settings import Settings
+from systems.models.hub import lasting, model_folder
 from systems.models.language import TOKENS
 from systems.models.prompts import Prompt, fitting
 from systems.models.tuning import Tunable

@@ -88,6 +88,12 @@ def shipped() -> list[str]:
     return sorted(each.parent.name for each in files)
 
 
+def lasting(name: str) -> str:
+    """A model's name as it is found from any place: a folder by its whole path."""
+    folder = Path(name).expanduser()
+    return str(folder.resolve()) if folder.is_dir() and name not in shipped() else name
+
+
 def about(folder: Path) -> dict[str, Any]:
     """What a checkpoint of ours says of itself: name, world, recipe, seed, steps …"""
     return _read_object(folder / ABOUT) if (folder / ABOUT).is_file() else {}

@@ -100,8 +100,8 @@ class Tunable:
         draws = torch.Generator().manual_seed(seed)
         for name, rows in self.signs.items():
             whole = self.model.get_input_embeddings() if name == "input" else None
-            size = (whole or self.model.get_output_embeddings()).weight.data.std()
-            rows.copy_(torch.randn(rows.shape, generator=draws) * size)
+            known = (whole or self.model.get_output_embeddings()).weight.data[: self.first]
+            rows.copy_(torch.randn(rows.shape, generator=draws) * known.std())
 
     def _all_weights(self) -> dict[str, nn.Parameter]:
         named = dict(self.model.named_parameters())

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -34,6 +35,8 @@ Mode = Literal["paper", "released"]
 Clues = Literal["corpus", "free", "none"]
 Constraint = Literal["documents", "corpus", "none"]
 Starts = Literal["sentence", "any"]
+SIGNS_LEFT = 4
+"""Signs for which there has to be room, to come to an answer from anywhere."""
 NOTHING: Places = np.zeros(0, np.int64)
 MANY = 500
 """Words that are not known, of which a model with open words is given so many at a time."""
@@ -129,10 +132,12 @@ class Walk:
     said:    all clues
     cut:     whether the answer was cut off
     sources: of its evidence, once it has them
+    room:    tokens before its answer, at most
     """
 
-    def __init__(self, rules: Rules, form: Form, ngrams: Ngrams) -> None:
+    def __init__(self, rules: Rules, form: Form, ngrams: Ngrams, room: float = inf) -> None:
         self.rules, self.form, self.ngrams = rules, form, ngrams
+        self.room = room
         self.stage: Literal["clue", "evidence", "between", "answer"] = "clue"
         self.forced = deque([form.clue])
         if rules.clues == "none":
@@ -164,7 +169,8 @@ class Walk:
         if self.stage == "evidence":
             return self._evidence_options()
         if self.stage == "between":
-            return only(self.form.clue, self.form.lead[0])
+            more = [self.form.clue] if self.room > SIGNS_LEFT else []
+            return only(*more, self.form.lead[0])
         if len(self.answer) >= self.rules.answer_tokens:
             self.cut = True
             return only(*self.form.end[:1])
@@ -172,6 +178,7 @@ class Walk:
 
     def write(self, sign: int, token: int) -> None:
         """Note what came: an id of the model, and of the corpus (-1: it has none)."""
+        self.room -= 1
         if self.forced:
             self.forced.popleft()
             if sign == self.form.end_clue:
@@ -188,6 +195,8 @@ class Walk:
 
     def _clue_options(self) -> Options:
         size, form = len(self._written), self.form
+        if self.room <= SIGNS_LEFT:
+            return only(form.end_clue)
         close = [form.end_clue] if size else []
         if size and len(self.clues) + 1 < self.rules.most_clues:
             close.append(form.sep)
@@ -249,6 +258,8 @@ class Walk:
     def _evidence_options(self) -> Options:
         assert self.sources is not None
         size, form, text = len(self._written), self.form, self.sources.text
+        if self.room <= SIGNS_LEFT:
+            return only(form.end_evidence)
         close = [form.end_evidence]
         if len(self.evidence) + 1 < self.rules.evidences:
             close.append(form.sep)

@@ -44,8 +44,13 @@ from systems.retrollm.texts import Shelf, script_of
 from systems.retrollm.windows import Text, Window, windows
 
 MINI = "mini-retrollm"
+PAPER_SIZES = {"candidates": 25, "window": 32, "merged": 128}
+MINI_SIZES = {"candidates": 5, "window": 8, "merged": 24}
+"""What suits the short passages of the mini world best, tuned on its dev questions."""
 RANKED = 100
 """Documents of the expander's ranking."""
+LEAST = 32
+"""Tokens that there has to be room for before an answer."""
 
 
 class Scoring(OneModel):
@@ -91,11 +96,12 @@ class RetroLLM(OneModel):
     constraint: evidence stands in a candidate document (``documents``), anywhere in the ``corpus``,
                 or nowhere (``none``)
     starts:     evidence begins at a ``sentence``, or ``any`` token (as the paper has it)
-    candidates, evidences: at most
+    evidences:  at most
     again:      times that clues may be written again behind evidence, of a model that was trained
                 so (not of the paper)
-    window, merged: tokens around a clue, and of merged windows, at most (of the paper: 32 and 128;
-                of mini models 4 and 12)
+    candidates: documents, at most (25; with mini models 5)
+    window, merged: tokens around a clue, and of merged windows, at most (32 and 128; with mini
+                models 8 and 24)
     """
 
     takes = "ForCausalLM"
@@ -112,14 +118,15 @@ class RetroLLM(OneModel):
         clues: Clues = "corpus",
         constraint: Constraint = "documents",
         starts: Starts = "sentence",
-        candidates: int = 25,
+        candidates: int | None = None,
         evidences: int = 5,
         again: int = 0,
         window: int | None = None,
         merged: int | None = None,
     ) -> None:
-        check_sizes("retrollm", candidates=candidates, evidences=evidences)
-        check_sizes("retrollm", window=1 if window is None else window)
+        sizes = {"candidates": candidates, "window": window, "merged": merged}
+        given = {name: size for name, size in sizes.items() if size is not None}
+        check_sizes("retrollm", evidences=evidences, **given)
         for name, value in (("lookahead", lookahead), ("again", again)):
             if not 0 <= value < inf:
                 raise HarnessError(f"retrollm:{name}={value} is wrong.", "Give 0 or more.")
@@ -130,12 +137,11 @@ class RetroLLM(OneModel):
             )
         self.model, self.revision = model, ""
         self.expander, self.scorer, self.scale = expander(expansion), Scoring(scorer), scale
-        self.candidates = candidates
+        self.sizes = given
         self.needs_prior = self.needs_pool = expansion == "prior"
         self.rules = Rules(
             mode, lookahead, clues, constraint, starts, evidences=evidences, again=again
         )
-        self.window, self.merged = window, merged
         self.judges = constraint == "documents" and (lookahead > 0 or mode == "released")
         self.ranked: Mapping[str, Reply] = {}
         if not isinstance(self.expander, Outside):
@@ -184,8 +190,8 @@ class RetroLLM(OneModel):
         if self.judges:
             place = self.scorer.folder()
             self.classifier = Classifier(place, device=brief.device, dtype=brief.dtype)
-        self.around = self.window or (4 if self.world else 32)
-        self.longest = self.merged or (12 if self.world else 128)
+        sizes = {**(MINI_SIZES if self.world else PAPER_SIZES), **self.sizes}
+        self.candidates, self.around, self.longest = sizes.values()
         self.rules = self._rules(brief.max_new_tokens)
 
     def _rules(self, answer: int) -> Rules:
@@ -226,9 +232,23 @@ class RetroLLM(OneModel):
             local = self._local(shelf, [hit.id for hit in hits])
             forms = [dict.fromkeys((each, each.lower(), each.capitalize())) for each in more]
             spelled = [[tuple(read.ids) for read in self.script.read(list(each))] for each in forms]
-            walk = Walk(self.rules, self.form, shelf.ngrams)
+            walk = Walk(self.rules, self.form, shelf.ngrams, self._room(query))
             found.append(Pass(query, shelf, walk, local, spelled))
         return found
+
+    def _room(self, query: Query) -> float:
+        """Tokens that a pass may have before its answer."""
+        if self.lm.window is None:
+            return inf
+        asked = self.lm.count(Prompt(query.text, seek=True))
+        room = self.lm.window - asked - len(self.form.lead) - self.rules.answer_tokens - 1
+        if room < LEAST:
+            raise HarnessError(
+                f"the question takes {asked} of the model's {self.lm.window} tokens and leaves "
+                "none to clues and evidence.",
+                "Take a model that reads more.",
+            )
+        return room
 
     def _shelf(self, pool: Sequence[str] | None) -> Shelf:
         if pool is None:
@@ -326,6 +346,7 @@ class RetroLLM(OneModel):
                 "evidences": len(walk.evidence),
             },
             stop="length" if walk.cut else "stop",
+            extras={"clues": [self.script.say(each) for each in walk.said]},
         )
 
     def _evidence(self, one: Pass, found: Found) -> Evidence | None:

@@ -36,6 +36,10 @@ class Script(Protocol):
         """Texts as they stand within others."""
         ...
 
+    def say(self, ids: Sequence[int]) -> str:
+        """Ids as text, more or less as it was written."""
+        ...
+
     def save(self, folder: Path) -> None:
         """Write what reading takes beside the model."""
         ...
@@ -49,6 +53,9 @@ class TokenScript:
 
     def read(self, texts: Sequence[str]) -> list[Tokens]:
         return self.prompts.tokens(texts)
+
+    def say(self, ids: Sequence[int]) -> str:
+        return self.prompts.tokenizer.decode(ids).strip()  # type: ignore[no-any-return]
 
     def save(self, folder: Path) -> None:
         pass
@@ -85,6 +92,10 @@ class WordScript:
     def word(self, number: int) -> str:
         """The word of an id that the model does not have."""
         return self.open[number - len(self.words)]
+
+    def say(self, ids: Sequence[int]) -> str:
+        known = self.words.known
+        return " ".join(known[each] if each < len(known) else self.word(each) for each in ids)
 
     def save(self, folder: Path) -> None:
         (folder / WORDS).write_text(json.dumps(self.open, ensure_ascii=False))

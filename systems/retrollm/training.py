@@ -30,9 +30,8 @@ from harness.data import Document, Example, Explained, HarnessError
 from harness.files import json_rows
 from harness.manifest import digest, file_hash
 from harness.score.normalise import squad_normal
-from systems.dro.settings import lasting
 from systems.models.classifier import Classifier
-from systems.models.hub import model_folder
+from systems.models.hub import lasting, model_folder
 from systems.models.language import Asked
 from systems.models.prompts import Prompt, TokenPrompts
 from systems.models.tuning import Tunable
