@@ -412,8 +412,8 @@ def test_with_a_large_lambda_an_evidence_stays_in_the_best_window() -> None:
 
 def _shelf(parts: list[list[int]]) -> Shelf:
     texts = [part for each in parts for part in ([], each)]
-    begins = np.concatenate([np.ones(len(each) + 1, np.uint8) for each in texts])
-    return Shelf(Ngrams.of(texts), begins)
+    begins = [np.ones(len(each) + 1, np.uint8) for each in texts]
+    return Shelf(Ngrams.of(texts), np.concatenate([*begins, np.zeros(0, np.uint8)]))
 
 
 def test_released_goes_by_the_order_of_windows() -> None:
@@ -428,7 +428,7 @@ def test_released_goes_by_the_order_of_windows() -> None:
     assert walk.options().ids.tolist() == [40, 41] and not walk.options().signs
     for token in (41, 42, 43):
         walk.write(token, token)
-    assert walk.options().signs == [FORM.end_evidence, FORM.sep]
+    assert list(walk.options().signs) == [FORM.end_evidence, FORM.sep]
     walk.write(44, 44)
     assert not len(walk.options().ids)  # as long as an evidence may be
     walk.write(FORM.sep, -1)
@@ -436,45 +436,45 @@ def test_released_goes_by_the_order_of_windows() -> None:
     for token in (13, 14, 15, 16):
         walk.write(token, token)
     walk.write(FORM.sep, -1)
-    assert walk.options().signs == [FORM.end_evidence]  # there is no third window
+    assert list(walk.options().signs) == [FORM.end_evidence]  # there is no third window
 
 
 def test_clues_are_n_grams_of_the_corpus_and_the_rest_of_the_pass_is_in_order() -> None:
     walk = Walk(
         Rules(most_clues=2, clue_tokens=2, answer_tokens=2), FORM, Ngrams.of([[1, 2, 3], [2, 4]])
     )
-    assert walk.options().signs == (FORM.clue,)
+    assert list(walk.options().signs) == [FORM.clue]
     walk.write(FORM.clue, -1)
     assert walk.options().ids.tolist() == [1, 2, 3, 4] and not walk.options().signs
     walk.write(2, 2)
     assert walk.options().ids.tolist() == [3, 4]
-    assert walk.options().signs == [FORM.end_clue, FORM.sep]
+    assert list(walk.options().signs) == [FORM.end_clue, FORM.sep]
     walk.write(4, 4)
     assert not len(walk.options().ids)
     walk.write(FORM.sep, -1)
     walk.write(3, 3)
-    assert walk.options().signs == [FORM.end_clue]
+    assert list(walk.options().signs) == [FORM.end_clue]
     walk.write(FORM.end_clue, -1)
     assert walk.said == [(2, 4), (3,)] and walk.waiting
     walk.begin(Sources([], Text.of(_shelf([]), [])))
-    assert walk.options().signs == (FORM.evidence,)
+    assert list(walk.options().signs) == [FORM.evidence]
     walk.write(FORM.evidence, -1)
-    assert walk.options().signs == (FORM.end_evidence,)
+    assert list(walk.options().signs) == [FORM.end_evidence]
     walk.write(FORM.end_evidence, -1)
     for sign in FORM.lead:
-        assert walk.options().signs == (sign,)
+        assert list(walk.options().signs) == [sign]
         walk.write(sign, sign)
     assert walk.options().free
     walk.write(1, 1)
     walk.write(2, 2)
-    assert walk.options().signs == [107] and walk.cut
+    assert list(walk.options().signs) == [107] and walk.cut
 
 
 def test_where_a_window_of_tokens_ends_the_pass_comes_to_an_answer() -> None:
     walk = Walk(Rules(), FORM, Ngrams.of([[1, 1, 1]]), room=6)
     for sign in (FORM.clue, 1):
         walk.write(sign, sign)
-    assert walk.options().signs == (FORM.end_clue,) and not len(walk.options().ids)
+    assert list(walk.options().signs) == [FORM.end_clue] and not len(walk.options().ids)
 
 
 # --- the system ---------------------------------------------------------------------------
@@ -499,8 +499,8 @@ def test_every_evidence_stands_in_the_document_it_names(
             said = text[slice(*each.span)]
             (whole,), (read,) = system.script.read([text]), system.script.read([said])
             places = [n for n, (start, _) in enumerate(whole.spans) if start == each.span[0]]
-            assert whole.ids[places[0] : places[0] + len(read.ids)] == read.ids
-            if mode == "paper":
+            if mode == "paper":  # in the other it may begin and end inside of a word
+                assert whole.ids[places[0] : places[0] + len(read.ids)] == read.ids
                 starts = {start for start, _ in sentence_spans(corpus[each.doc_id])}
                 assert each.span[0] in starts
             seen += 1
@@ -539,14 +539,7 @@ def test_without_look_ahead_it_is_plain_constrained_decoding(
     for query, reply in zip(asked(6), one, strict=True):
         hits = plain.expander.rankings([query], 100)[0]
         texts = [plain.script.read([corpus[hit.id].text])[0].ids for hit in hits]
-        begins = [
-            [
-                n
-                for n, (start, _) in enumerate(plain.script.read([corpus[hit.id].text])[0].spans)
-                if start in {s for s, _ in sentence_spans(corpus[hit.id])}
-            ]
-            for hit in hits
-        ]
+        begins = [_sentence_starts(plain, corpus[hit.id]) for hit in hits]
         row = lm.prompts.render(Prompt(query.text, seek=True))
         first = [form.clue, form.end_clue, form.evidence]
         allowed = {texts[d][b] for d in range(len(texts)) for b in begins[d]}
@@ -566,6 +559,11 @@ def test_without_look_ahead_it_is_plain_constrained_decoding(
         assert evidence.span is not None
         said = corpus[evidence.doc_id].text[slice(*evidence.span)]
         assert plain.script.read([said])[0].ids[:5] == written
+
+
+def _sentence_starts(system: RetroLLM, document: Document) -> list[int]:
+    starts = [start for start, _ in system.script.read([document.text])[0].spans]
+    return [starts.index(start) for start, _ in sentence_spans(document)]
 
 
 def _scores(lm: Any, ids: list[int]) -> list[float]:
@@ -761,7 +759,11 @@ def test_a_sequence_is_written_as_the_decoder_reads_it(
             told = made._told(sequence, random.Random(0))
             new = told.asked.ids[told.asked.start :]
             rules = Rules(
-                again=3 if again else 0, clue_tokens=50, evidence_tokens=99, answer_tokens=99
+                again=3 if again else 0,
+                evidences=20,
+                clue_tokens=50,
+                evidence_tokens=99,
+                answer_tokens=99,
             )
             walk = Walk(rules, made.form, shelf.ngrams)
             text = Text.of(shelf, range(shelf.documents))

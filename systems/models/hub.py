@@ -289,7 +289,10 @@ def sign_rows(model: Any, first: int, count: int) -> dict[str, Any]:
     the model's own: ``input``, and ``output`` where that is a matrix of its own."""
     words = model.get_input_embeddings().weight
     if first + count > len(words):
-        model.resize_token_embeddings(first + count, mean_resizing=False)
+        random = library("torch").random
+        with random.fork_rng(devices=[]):
+            random.manual_seed(0)
+            model.resize_token_embeddings(first + count, mean_resizing=False)
         words = model.get_input_embeddings().weight
     found = {"input": words}
     if (out := model.get_output_embeddings()) is not None and out.weight is not words:

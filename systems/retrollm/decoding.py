@@ -306,8 +306,8 @@ class Walk:
             return
         self._written.append(token)
         if self.rules.constraint != "none":
-            ids = self.sources.text.ids
-            self._live = self._live[ids[self._live] == token] + 1
+            same = self.sources.text.ids[self._live] == token
+            self._live = self._live[same & ~self._spent[self._live]] + 1
 
     def _end_evidence(self) -> None:
         """Note the evidence that is written; its places are spent."""
@@ -338,6 +338,7 @@ class Walk:
         """Look for more, or answer."""
         if sign == self.form.clue:
             self.stage, self.clues, self.sources = "clue", [], None
+            self._written, self._prefix = [], self.ngrams.prefix(())
             self.again -= 1
         else:
             self.stage = "answer"
@@ -366,7 +367,7 @@ class Speech:
             return
         assert self.row is not None and self.row.lexicon is not None
         open_ = options.ids >= self.known
-        best = np.argsort(-options.bonus[open_], kind="stable")[:MANY]
+        best = np.sort(np.argsort(-options.bonus[open_], kind="stable")[:MANY])
         for each in options.ids[open_][best].tolist():
             self.row.lexicon.read(self.script.word(each))
 
