@@ -24,14 +24,13 @@ from statistics import fmean
 for library in ("OMP", "MKL", "OPENBLAS", "NUMBA"):
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
-import numpy as np
+from paired import cell
 from reference import Gold, trained, trained_dro
 
 from harness import api
 from harness.prepare import open_corpus, read_gold
 from harness.run.progress import told
 from harness.run.store import read_rows
-from harness.score.intervals import cluster_intervals
 from harness.score.results import Sample, read_manifest, read_scores
 from systems.dro.training import Dro, judged_list
 
@@ -113,30 +112,6 @@ def measured(seed: int, models: Path, work: Path, questions: int) -> list[dict]:
                 place = {"kind": kind, "id": line["id"], "group": f"{kind} {line['group']}"}
                 lines.append({"system": named[system], "seed": seed, **place, **values})
     return lines
-
-
-def cell(lines: Sequence[Mapping], against: Sequence[Mapping], metric: str) -> str:
-    """The mean over seeds with its interval over groups, and the paired difference to DRO."""
-    values, groups = averaged(lines, metric)
-    (mean,), (low,), (high,), _ = cluster_intervals(values[:, None], groups)
-    text = f"{mean:.3f} ({low:.3f}–{high:.3f})"
-    other, _ = averaged(against, metric)
-    if lines[0]["system"] == against[0]["system"]:
-        return text
-    if np.array_equal(other, values):
-        return f"{text}<br>the same"
-    (mean,), (low,), (high,), _ = cluster_intervals((other - values)[:, None], groups)
-    return f"{text}<br>{-mean:+.3f} ({-high:+.3f} to {-low:+.3f})"
-
-
-def averaged(lines: Sequence[Mapping], metric: str) -> tuple[np.ndarray, list[str]]:
-    """A metric of each question, the mean over seeds, and its group."""
-    found: dict[str, list[float]] = {}
-    groups = {}
-    for line in lines:
-        found.setdefault(line["kind"] + line["id"], []).append(line[metric])
-        groups[line["kind"] + line["id"]] = line["group"]
-    return np.array([fmean(each) for each in found.values()]), list(groups.values())
 
 
 def curves(seeds: Sequence[int], models: Path) -> list[str]:

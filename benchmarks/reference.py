@@ -53,6 +53,7 @@ FURTHER = (
     "rico-state:model=mini-lm-mixtures",
     "rico-soup",
     "bm25@10+dro:part=selector@2+reader@2",
+    "retrollm:mode=released",
 )
 """Beside those of the default run."""
 CEILING = "gold+reader@10"
@@ -79,6 +80,7 @@ USES = {
     "rico-soup": "mini-lm",
     "reader": "mini-lm",
     "dro": "mini-dro",
+    "retrollm": "mini-retrollm",
 }
 
 
@@ -122,6 +124,8 @@ def pipelines(names: Sequence[str], models: Path, seed: int, data: Path) -> dict
             elif model := options.get("model") or USES.get(stage.system.name):
                 option = "checkpoint" if model == "mini-dro" else "model"
                 options[option] = str(folder_of(models, model, seed))
+            if stage.system.name == "retrollm":
+                options["scorer"] = str(folder_of(models, "mini-cross-encoder", seed))
             stages.append(replace(stage, system=Spelled(stage.system.name, tuple(options.items()))))
         found[str(Pipeline(tuple(stages)).canonical)] = name
     return found
@@ -174,6 +178,14 @@ def trained_dro(
         options["selector"] = str(models / f"mini-selector-{seed}")
     out = models / f"{name}-{seed}"
     return train_on("dro", out, seed, options=options, data=data, progress=told)
+
+
+def trained_retrollm(
+    seed: int, models: Path, data: Path, name: str = "mini-retrollm", **options: str
+) -> Path:
+    """RetroLLM from the shipped base, trained if it is not there."""
+    out = models / f"{name}-{seed}"
+    return train_on("retrollm", out, seed, options=options, data=data, progress=told)
 
 
 def together(
@@ -297,7 +309,8 @@ def main() -> None:
         for job in [pool.submit(trained, *each, options.models) for each in missing]:
             job.result()
         data = options.work / "data"
-        for job in [pool.submit(trained_dro, each, options.models, data) for each in more]:
+        ours = product((trained_dro, trained_retrollm), more)
+        for job in [pool.submit(each, seed, options.models, data) for each, seed in ours]:
             job.result()
         rest = (names, options.models, options.work, options.questions)
         cells = product(PROFILES, options.seeds)

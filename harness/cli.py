@@ -32,6 +32,7 @@ SYSTEMS = (
     "rico+reader@2",
     "rico-state",
     "bm25@10+dro@2",
+    "retrollm",
 )
 """Each reader reads as deep as was best on dev worlds (results/reference/depths.json)."""
 MANY = ("--task", "--system", "--metric", "--set")

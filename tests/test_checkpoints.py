@@ -21,13 +21,15 @@ from harness.spelling import parse_spelled
 from systems.dro.settings import Settings
 from systems.dro.training import Dro
 from systems.reader import Reader
+from systems.retrollm.settings import Settings as RetroSettings
+from systems.retrollm.training import RetroLLM
 from systems.training import CHECKPOINTS as TAUGHT
 from tasks.mini.questions import questions
 from tasks.mini.world import VERSION, World
 
 CHECKPOINTS = Path(__file__).parent.parent / "systems" / "checkpoints"
 NAMES = sorted(TAUGHT)
-TRAINED = {"mini-dro": Dro}
+TRAINED = {"mini-dro": Dro, "mini-retrollm": RetroLLM}
 """Systems that were trained on tasks, by the name of their checkpoint."""
 LANGUAGE = ("mini-lm", "mini-lm-mixtures", "mini-llama")
 
@@ -40,7 +42,7 @@ def test_all_are_shipped_and_together_small() -> None:
     folders = {each.name for each in CHECKPOINTS.iterdir() if each.is_dir()}
     assert folders == {*NAMES, *TRAINED}
     size = sum(file.stat().st_size for file in CHECKPOINTS.rglob("*") if file.is_file())
-    assert size <= 6_000_000
+    assert size <= 6_250_000
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -69,6 +71,18 @@ def test_dro_is_what_its_command_makes_without_options() -> None:
         assert adapter["base_model_name_or_path"] == base
     best = said["iterations"][said["iterations"][-1]["best"]]
     assert best["dev_EM"] > said["iterations"][0]["dev_EM"] + 0.1
+
+
+def test_retrollm_is_what_its_command_makes_without_options() -> None:
+    said, folder = about("mini-retrollm"), CHECKPOINTS / "mini-retrollm"
+    assert (said["name"], said["seed"], said["world"]) == ("retrollm", 0, VERSION)
+    assert (said["tasks"], said["first"]) == (list(RetroLLM.tasks), RetroLLM.first)
+    assert said["recipe"] == asdict(RetroSettings().checked())
+    weights = CHECKPOINTS / "mini-llama" / "model.safetensors"
+    assert said["start"] == digest([file_hash(weights)])
+    adapter = json.loads((folder / "adapter_config.json").read_text())
+    assert adapter["base_model_name_or_path"] == "mini-llama"
+    assert said["curve"][-1]["answer"] > -0.05
 
 
 @pytest.mark.parametrize("name", LANGUAGE)
@@ -117,11 +131,11 @@ def test_they_refuse_real_tasks_and_name_the_option(
         ("bm25+cross-encoder:model=mini-e5", "mini-cross-encoder"),
         (
             "bm25+reader:model=mini-cross-encoder",
-            "mini-llama, mini-lm, mini-lm-mixtures, mini-selector",
+            "mini-llama, mini-lm, mini-lm-mixtures, mini-retrollm, mini-selector",
         ),
         (
             "bm25+query-likelihood:model=mini-e5",
-            "mini-llama, mini-lm, mini-lm-mixtures, mini-selector",
+            "mini-llama, mini-lm, mini-lm-mixtures, mini-retrollm, mini-selector",
         ),
     ],
 )

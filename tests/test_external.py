@@ -9,7 +9,10 @@ import pytest
 from conftest import Toy, toy_questions
 
 from harness import api, registry
+from harness.corpus import content_id
 from harness.data import Document, HarnessError, Hit, Loaded
+from harness.run.latency import unmeasurable
+from harness.run.plan import make_plan
 from harness.run.store import read_rows
 from systems.external import Predictions, Trec
 
@@ -132,6 +135,41 @@ def test_a_run_of_another_task_is_refused() -> None:
     Path("y.run").write_text("native-1 Q0 D1 1 1 t\n")
     with pytest.raises(HarnessError, match="ranks 1 documents that the corpus does not have"):
         api.run(["toy"], ["trec:file=y.run"])
+
+
+def test_a_system_is_handed_the_rankings_it_wants_in_our_ids() -> None:
+    @api.register("systems", "wanting")
+    class Wanting:
+        """Ranks as a file from elsewhere does, backwards."""
+
+        def __init__(self, file: Path) -> None:
+            self.run = Trec(file)
+
+        def files(self):
+            return self.run.files()
+
+        def rankings(self):
+            return self.run.external()
+
+        def open(self, corpus, folder, brief):
+            assert self.ranked
+
+        def retrieve(self, queries, k):
+            found = [self.ranked[query.id].hits[::-1] for query in queries]
+            return [[Hit(hit.id, -float(n)) for n, hit in enumerate(hits)] for hits in found]
+
+    lines = []
+    for question in toy_questions(3):
+        ids = [content_id(c.document.title, c.document.text) for c in question.candidates]
+        lines += [f"{question.id} Q0 {name} 1 {-n} t" for n, name in enumerate(ids)]
+    Path("x.run").write_text("\n".join(lines))
+    folder = api.run(["toy:count=3"], ["wanting:file=x.run", "trec:file=x.run"])
+    api.score(folder)
+    values = {r.system: r.value for r in api.records(folder) if r.metric == "RR"}
+    assert values == {"trec:file=x.run": 1.0, "wanting:file=x.run": 0.2}
+    plan = make_plan(["toy:count=3"], ["wanting:file=x.run"])
+    (mistake,) = unmeasurable(plan)
+    assert "needs a result from elsewhere" in str(mistake)
 
 
 def test_predictions_are_scored_and_what_is_missing_scores_zero() -> None:

@@ -195,12 +195,16 @@ def make_open_bert(folder: Path, seed: int = 0, world: str = "", labels: int = 0
     return _with_open_words(kind(config), folder, world)
 
 
-def make_classifier(folder: Path, seed: int = 0, labels: int = 1) -> Path:
-    """A BERT-shaped classifier of pairs, 64 positions."""
+def make_classifier(folder: Path, seed: int = 0, labels: int = 1, positions: int = 64) -> Path:
+    """A BERT-shaped classifier of pairs."""
     tokenizer = make_tokenizer(pad_token="<pad>", cls_token="[CLS]", sep_token="[SEP]")
     torch.manual_seed(seed)
     config = transformers.BertConfig(
-        vocab_size=len(tokenizer), max_position_embeddings=64, num_labels=labels, **WIDE, **HEADS
+        vocab_size=len(tokenizer),
+        max_position_embeddings=positions,
+        num_labels=labels,
+        **WIDE,
+        **HEADS,
     )
     return _saved(transformers.BertForSequenceClassification(config), tokenizer, folder)
 

@@ -3,19 +3,25 @@ official format. Rows are valid; what they say means nothing."""
 
 from __future__ import annotations
 
+import gzip
 import json
+from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import tiny_models
 
 from harness import api
+from harness.corpus import content_id
+from harness.prepare import open_corpus
 from harness.run.store import read_rows
 from harness.score.results import read_manifest
 from harness.train import train_on
+from systems.models.tuning import Tunable
+from systems.retrollm.form import SIGNS, sentence_spans
 
-
-@pytest.mark.parametrize(
+FIVE = pytest.mark.parametrize(
     ("task", "file", "split"),
     [
         ("hotpotqa", "hotpotqa/validation.jsonl.gz", "validation"),
@@ -25,6 +31,9 @@ from harness.train import train_on
         ("triviaqa", "triviaqa", "validation"),
     ],
 )
+
+
+@FIVE
 def test_dro_chooses_from_real_passages_and_answers(
     real_data: Path, task: str, file: str, split: str, tmp_path: Path
 ) -> None:
@@ -59,5 +68,83 @@ def test_dro_is_trained_on_real_questions(real_data: Path, tmp_path: Path) -> No
     api.prepare("musique", real_data / "musique", "validation")
     system = f"bm25@20+dro:checkpoint={made}@5"
     folder = api.run(["musique"], [system], setting="pool", limit=2, split="validation")
+    (entry,) = read_manifest(folder)["pipelines"]
+    assert [row.error for row in read_rows(folder / entry["rows"])] == ["", ""]
+
+
+def with_signs(folder: Path, name: str, lora: int) -> Path:
+    """A model of random weights that knows RetroLLM's signs."""
+    made = {"llama": tiny_models.make_llama, "qwen2": tiny_models.make_qwen2}[name]
+    base = made(folder / name, positions=4096)
+    Tunable(base, lora=lora, name=str(base), signs=SIGNS).save(folder / f"{name}-signs")
+    return folder / f"{name}-signs"
+
+
+@FIVE
+@pytest.mark.parametrize("setting", ["pool", "corpus"])
+def test_retrollm_writes_evidence_of_real_documents(
+    real_data: Path,
+    task: str,
+    file: str,
+    split: str,
+    setting: Literal["pool", "corpus"],
+    tmp_path: Path,
+) -> None:
+    model = with_signs(tmp_path, "llama" if setting == "pool" else "qwen2", 2)
+    scorer = tiny_models.make_classifier(tmp_path / "scorer", positions=512)
+    api.prepare(task, real_data / file, split)
+    base = f"retrollm:model={model},scorer={scorer},window=16"
+    systems = [base, f"{base},mode=released", f"{base},constraint=corpus,lookahead=0"]
+    folder = api.run([task], systems, setting=setting, limit=3, split=split)
+    api.score(folder, metrics=["Acc", "AccOutput", "EvidenceR@1"])
+    for entry in read_manifest(folder)["pipelines"]:
+        corpus = open_corpus(Path(entry["data"]))
+        rows = list(read_rows(folder / entry["rows"]))
+        assert [row.error for row in rows] == ["", "", ""]
+        for row in rows:
+            assert row.answer is not None and row.answer.evidence
+            for each in row.answer.evidence:
+                assert each.span is not None
+                text = corpus[each.doc_id].text
+                assert 0 <= each.span[0] < each.span[1] <= len(text)
+                if "released" not in entry["system"]:
+                    starts = {start for start, _ in sentence_spans(corpus[each.doc_id])}
+                    assert each.span[0] in starts
+
+
+def test_retrollm_is_trained_on_real_questions_that_a_file_explains(
+    real_data: Path, tmp_path: Path
+) -> None:
+    base = tiny_models.make_llama(tmp_path / "base", positions=4096)
+    scorer = tiny_models.make_classifier(tmp_path / "scorer", positions=512)
+    api.prepare("hotpotqa", real_data / "hotpotqa", "train")
+    rows = []
+    with gzip.open(real_data / "hotpotqa" / "train.jsonl.gz", "rt") as file:
+        for row in map(json.loads, islice(file, 8)):
+            texts = dict(row["context"])
+            facts = [texts[title][n] for title, n in row["supporting_facts"] if title in texts]
+            told = {"question": row["question"], "clues": [row["supporting_facts"][0][0]]}
+            rows.append({**told, "evidence": [fact.strip() for fact in facts]})
+    told = tmp_path / "how.jsonl"
+    told.write_text("\n".join(map(json.dumps, rows)))
+    options = {"model": str(base), "scorer": str(scorer), "explanations": str(told)}
+    options |= {"epochs": "1", "batch": "4", "lora": "2"}
+    made = train_on(
+        "retrollm", tmp_path / "made", tasks=["hotpotqa"], first="bm25@10", options=options
+    )
+    about = json.loads((made / "about.json").read_text())
+    assert about["questions"]["train"] >= 4 and about["recipe"]["masked"] == 0.8
+    api.prepare("hotpotqa", real_data / "hotpotqa/validation.jsonl.gz", "validation")
+    ranked = tmp_path / "splade.run"
+    with gzip.open(real_data / "hotpotqa" / "validation.jsonl.gz", "rt") as file:
+        every = [json.loads(line) for line in file]
+    lines = [
+        f"{row['_id']} Q0 {content_id(title, ''.join(sentences))} {n} {-n} x"
+        for row in every
+        for n, (title, sentences) in enumerate(row["context"])
+    ]
+    ranked.write_text("\n".join(dict.fromkeys(lines)))
+    system = f"retrollm:model={made},scorer={scorer},expansion=trec:{ranked}"
+    folder = api.run(["hotpotqa"], [system], setting="corpus", limit=2, split="validation")
     (entry,) = read_manifest(folder)["pipelines"]
     assert [row.error for row in read_rows(folder / entry["rows"])] == ["", ""]
