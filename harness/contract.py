@@ -214,7 +214,9 @@ class Recipe(Protocol):
     class spells as ``task``. The other is made from questions with what a pipeline retrieved for
     them (``Recipe(examples, seed, settings)``); its class has the ``tasks`` that it learns from and
     the pipeline (``first``) unless somebody names others, and ``options``, a class of settings. One
-    with a method ``report() -> dict`` has more to say in the checkpoint's about.json.
+    that has ``explained = True`` learns from how they are answered (`Task.explained`), unless its
+    settings say that they bring that along (``explains``). One with a method ``report() -> dict``
+    has more to say in the checkpoint's about.json.
     """
 
     steps: int

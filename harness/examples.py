@@ -45,12 +45,18 @@ def train_plan(
 
 
 def retrieved_examples(
-    plan: Plan, out: Path | None = None, data: Path = DATA, progress: Progress = silent
+    plan: Plan,
+    out: Path | None = None,
+    data: Path = DATA,
+    progress: Progress = silent,
+    *,
+    explained: bool = False,
 ) -> list[Example]:
     """An example for each question that has an answer and for which anything is retrieved; its
     documents are the hits, best first, and no others.
 
     plan: a `train_plan`; out: the folder of its run
+    explained: with how they are answered, where the task knows
     Raises `HarnessError` if there are none.
     """
     folder = runner.run(plan, out, data, progress)
@@ -64,7 +70,7 @@ def retrieved_examples(
                 texts = {query.id: query.text for query in work.asked}
                 corpus, told = work.questions.corpus, work.questions.instruction
                 known = ((texts[name], row, gold[name]) for name, row in rows if row)
-                how = job.task.explained(job.split)
+                how = job.task.explained(job.split) if explained else {}
                 found += _examples(known, corpus, told, how)
     if not found:
         raise HarnessError(

@@ -24,9 +24,10 @@ from statistics import fmean
 from typing import Any
 
 from harness import registry
-from harness.contract import Recipe
-from harness.data import DATA, HarnessError
+from harness.contract import Recipe, Task
+from harness.data import DATA, HarnessError, raise_together
 from harness.examples import retrieved_examples, train_plan
+from harness.run.plan import Job
 from harness.run.progress import Progress, silent
 from harness.run.store import one_writer
 from harness.spelling import Spelled, parse_spelled
@@ -91,16 +92,33 @@ def train_on(
     settings = cls.options(**registry.check_options(given, cls.options)).checked()
     tasks, first = list(tasks or cls.tasks), first or cls.first
     plan = train_plan(tasks, first, settings.world, setting, data)
+    how = getattr(cls, "explained", False)
+    if how and not settings.explains:
+        raise_together([_unexplained(job) for job in plan.jobs if not explains(job.task)])
     asked = {"name": name, "seed": seed, "tasks": tasks, "first": first}
     asked |= {"setting": setting} if setting else {}
     with _room(out):
         if (out / ABOUT).exists():
             _same(_about(out / ABOUT), {**asked, "recipe": asdict(settings)}, out)
             return out
-        recipe = cls(retrieved_examples(plan, out / FIRST, data, progress), seed, settings)
+        recipe = cls(
+            retrieved_examples(plan, out / FIRST, data, progress, explained=how), seed, settings
+        )
         _whole(recipe, out, {**asked, "steps": recipe.steps}, progress)
         shutil.rmtree(out / FIRST, ignore_errors=True)
     return out
+
+
+def explains(task: Task) -> bool:
+    """Whether a task says how its questions are answered."""
+    return type(task).explained is not Task.explained
+
+
+def _unexplained(job: Job) -> HarnessError:
+    return HarnessError(
+        f"{job.spelled} does not say how its questions are answered.",
+        'Give --explanations FILE, rows {"question": …, "clues": […], "evidence": […]}.',
+    )
 
 
 def by_questions(cls: Any) -> bool:

@@ -843,6 +843,8 @@ def test_training_and_running_by_the_command_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = tmp_path / "made"
+    (tmp_path / "base").mkdir()
+    tiny_models.make_llama(tmp_path / "base")
     task = "mini-triviaqa:documents=120,questions=12"
     more = ["--epochs", "1", "--batch", "8", "--lora", "2"]
     for _ in range(2):  # the second finds it whole
@@ -862,7 +864,8 @@ def test_training_and_running_by_the_command_line(
     )
     out = capsys.readouterr().out
     assert code == 0 and "EvidenceR@1" in out and "AccOutput" in out
-    assert train_on  # the same by hand
+    with pytest.raises(HarnessError, match="toy does not say how its questions are answered"):
+        train_on("retrollm", tmp_path / "other", tasks=["toy"], options={"model": "./base"})
     code = main(["run", "--task", "toy", "--system", f"retrollm:model={place}", "--out", "other"])
     assert code == 2
 

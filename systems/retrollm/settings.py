@@ -72,6 +72,11 @@ class Filled(Settings):
     lora: int = 16
 
     @property
+    def explains(self) -> bool:
+        """Whether they say how questions are answered."""
+        return bool(self.explanations)
+
+    @property
     def world(self) -> str:
         """The generated world that the model is of; empty: none."""
         return str(about(base_folder(model_folder(self.model))).get("world", ""))

@@ -77,11 +77,12 @@ class RetroLLM:
     )
     first: ClassVar[str] = "bm25@20"
     options: ClassVar[type] = Settings
+    explained: ClassVar[bool] = True
 
     def __init__(self, examples: Sequence[Example], seed: int, settings: Settings) -> None:
         self.settings = s = settings.checked()
         self.seed = seed
-        self.train = explained(examples, s.explanations)
+        self.train = known(examples, s.explanations)
         self.left_out = len(examples) - len(self.train)
         tunable = Tunable(
             model_folder(s.model), s.device, s.lora, lasting(s.model), seed, signs=SIGNS
@@ -228,7 +229,7 @@ class RetroLLM:
 # --- what it is made of ---------------------------------------------------------------
 
 
-def explained(examples: Sequence[Example], file: str) -> list[Example]:
+def known(examples: Sequence[Example], file: str) -> list[Example]:
     """The examples of which it is known how they are answered, by what came with them or by a
     file, and for which their evidence was retrieved. `HarnessError` if there are none."""
     told = _from_file(Path(file).expanduser()) if file else {}
