@@ -6,7 +6,8 @@ For each size (in million tokens; words by Zipf's law, 100 to a document, each w
 by the same few, as in text): seconds and peak bytes a token to build, bytes a token on disk,
 milliseconds to open it again, and microseconds for the tokens that follow prefixes of 1, 2, 3 and 5
 tokens taken from the corpus, by the compiled loop alone and by the call that decoding makes. Beside
-it what one scan of all tokens takes, on the smallest size, where both must agree. Exit code 1 if
+it, on the smallest size, what one scan of all tokens takes, and, where g++ and Debian's libsdsl-dev
+are there, an FM-index (``sdsl.cpp``); all must agree. Exit code 1 if
 they do not, if opening takes more than 100 ms, or if the compiled loop takes more than 1 µs from
 three tokens on.
 """
@@ -73,12 +74,7 @@ def loop(tokens, suffixes, lows, highs, depth, ids, counts):
 def followed(index: Ngrams, depth: int) -> tuple[float, float, float]:
     """Of prefixes of so many tokens: microseconds of the loop and of the call, and how many tokens
     follow."""
-    rng = np.random.default_rng(depth)
-    grams = []
-    while len(grams) < PREFIXES:
-        document = index.document(int(rng.integers(index.documents)))
-        start = int(rng.integers(len(document) - depth))
-        grams.append(document[start : start + depth])
+    grams = grams_of(index, depth)
     prefixes = [index.prefix(gram) for gram in grams]
     lows = np.array([each.low for each in prefixes])
     highs = np.array([each.high for each in prefixes])
@@ -96,6 +92,49 @@ def followed(index: Ngrams, depth: int) -> tuple[float, float, float]:
         index.following(each)
     called = time.perf_counter() - begun
     return 1e6 * inside / PREFIXES, 1e6 * called / PREFIXES, total / PREFIXES
+
+
+def grams_of(index: Ngrams, depth: int) -> list[list[int]]:
+    """Prefixes of so many tokens, taken from the corpus."""
+    rng, grams = np.random.default_rng(depth), []
+    while len(grams) < PREFIXES:
+        document = index.document(int(rng.integers(index.documents)))
+        start = int(rng.integers(len(document) - depth))
+        grams.append(document[start : start + depth])
+    return grams
+
+
+def compiled(folder: Path) -> Path | None:
+    """The FM-index's program, if it can be made here."""
+    made = folder / "sdsl"
+    libraries = ["-lsdsl", "-ldivsufsort", "-ldivsufsort64"]
+    source = str(Path(__file__).with_name("sdsl.cpp"))
+    try:
+        command = ["g++", "-std=c++17", "-O3", "-DNDEBUG", "-o", str(made), source, *libraries]
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return made
+
+
+def by_sdsl(program: Path, index: Ngrams, folder: Path) -> bool:
+    """Print what the FM-index takes; whether as many tokens follow."""
+    documents = (index.document(each) for each in range(index.documents))
+    parts = [np.array([*each[::-1], -1], np.int32) + 2 for each in documents]
+    np.concatenate(parts).tofile(folder / "tokens")
+    same = True
+    for depth in DEPTHS:
+        grams = grams_of(index, depth)
+        (np.array(grams, np.int32) + 2).tofile(folder / "queries")
+        given = [str(folder / "tokens"), str(folder / "queries"), str(depth)]
+        told = subprocess.run([program, *given], check=True, capture_output=True, text=True)
+        built, size, spent, total = map(float, told.stdout.split())
+        if depth == DEPTHS[0]:
+            each = size / len(index.tokens)
+            print(f"  FM-index (sdsl): built in {built:.1f} s, {each:.1f} bytes a token")
+        print(f"  {depth}: {1e6 * spent / PREFIXES:.2f} µs by the FM-index")
+        same &= total == sum(len(index.following(index.prefix(gram)).ids) for gram in grams)
+    return same
 
 
 def scanned(index: Ngrams, gram: list[int]) -> tuple[float, bool]:
@@ -154,6 +193,10 @@ def main() -> int:
                 spent, same = scanned(index, gram)
                 print(f"  a scan of all tokens {spent:.0f} ms, {'equal' if same else 'NOT EQUAL'}")
                 good &= same
+                if program := compiled(Path(name)):
+                    good &= by_sdsl(program, index, Path(name))
+                else:
+                    print("  no FM-index: g++ and libsdsl-dev are not here")
     return 0 if good else 1
 
 

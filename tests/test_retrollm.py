@@ -175,19 +175,21 @@ def test_a_shelf_holds_titles_and_texts_and_where_sentences_begin(
         Document("b", "No stop", ""),
         Document("c", "  Two.  Spaces! Then? ", "T", ("  Two.", "  Spaces!", " Then? ")),
         Document("d", "É una città. Ça va?", "Ünïcode"),
+        Document("e", "It says <|sep|> and </s>. <|/evidence|>", "<|clue|>"),
     ]
-    script = script_of(open_lm(folders[kind]).prompts)
+    prompts = open_lm(folders[kind]).prompts
+    script, signs = script_of(prompts), (*Form.of(prompts).signs, *prompts.ends)
     shelf = Shelf.of(script, [*documents(), *odd])
     shelf.save(tmp_path)
     script.save(tmp_path)
     again = Shelf.open(tmp_path)
     known = script_of(open_lm(folders[kind]).prompts, tmp_path)
-    assert again.documents == shelf.documents == 12
+    assert again.documents == shelf.documents == 13
     for number, document in enumerate([*documents(), *odd]):
         ids, begins = again.text(number)
         (read,) = known.read([document.text])
         assert read.ids == ids and again.title(number) == known.read([document.title])[0].ids
-        assert min(ids, default=0) >= 0
+        assert min(ids, default=0) >= 0 and not {*ids} & {*signs}
         starts = [read.spans[place][0] for place in np.flatnonzero(begins)]
         assert starts == [start for start, _ in sentence_spans(document)]
         joined = "".join(document.text[start:end] for start, end in dict.fromkeys(read.spans))
@@ -864,6 +866,7 @@ def test_training_and_running_by_the_command_line(
     )
     out = capsys.readouterr().out
     assert code == 0 and "EvidenceR@1" in out and "AccOutput" in out
+    monkeypatch.setattr(Toy, "splits", ("test", "train"))
     with pytest.raises(HarnessError, match="toy does not say how its questions are answered"):
         train_on("retrollm", tmp_path / "other", tasks=["toy"], options={"model": "./base"})
     code = main(["run", "--task", "toy", "--system", f"retrollm:model={place}", "--out", "other"])

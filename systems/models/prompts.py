@@ -193,7 +193,10 @@ class TokenPrompts:
         # Some tokenizers put a space before any text: only behind something is it there once.
         before = len(self._plain(":"))
         found = self.tokenizer(
-            [f": {text}" for text in texts], add_special_tokens=False, return_offsets_mapping=True
+            [f": {text}" for text in texts],
+            add_special_tokens=False,
+            split_special_tokens=True,  # a text that spells a sign does not become one
+            return_offsets_mapping=True,
         )
         return [
             Tokens(

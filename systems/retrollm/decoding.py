@@ -398,11 +398,9 @@ class Speech:
 
     def unread(self, size: int) -> list[int]:
         """Which of ``size`` ids were given but never read."""
-        return (
-            []
-            if self.script is None
-            else [n for n in range(self.known, size) if n not in self.read]
-        )
+        if self.script is None:
+            return []
+        return [each for each in range(self.known, size) if each not in self.read]
 
 
 class Guide:
