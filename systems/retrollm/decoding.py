@@ -38,7 +38,7 @@ Starts = Literal["sentence", "any"]
 SIGNS_LEFT = 4
 """Signs for which there has to be room, to come to an answer from anywhere."""
 NOTHING: Places = np.zeros(0, np.int64)
-MANY = 500
+MANY = 64
 """Words that are not known, of which a model with open words is given so many at a time."""
 
 
