@@ -10,13 +10,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from harness import registry
+from harness.contract import Task
 from harness.corpus import Corpus
 from harness.data import DATA, Example, Explained, Gold, HarnessError, Row
 from harness.prepare import read_gold
 from harness.run import runner
-from harness.run.plan import Plan, make_plan, serves
+from harness.run.plan import Job, Plan, make_plan, serves
 from harness.run.progress import Progress, silent
 from harness.run.store import asked_rows
+from harness.score.outputs import contains
 from harness.spelling import parse_spelled
 
 
@@ -56,7 +58,7 @@ def retrieved_examples(
     documents are the hits, best first, and no others.
 
     plan: a `train_plan`; out: the folder of its run
-    explained: with how they are answered, where the task knows
+    explained: with how they are answered, where the task knows or its gold tells (`by_support`)
     Raises `HarnessError` if there are none.
     """
     folder = runner.run(plan, out, data, progress)
@@ -70,7 +72,7 @@ def retrieved_examples(
                 texts = {query.id: query.text for query in work.asked}
                 corpus, told = work.questions.corpus, work.questions.instruction
                 known = ((texts[name], row, gold[name]) for name, row in rows if row)
-                how = job.task.explained(job.split) if explained else {}
+                how = job.task.explained(job.split) if explained else None
                 found += _examples(known, corpus, told, how)
     if not found:
         raise HarnessError(
@@ -84,12 +86,15 @@ def _examples(
     rows: Iterator[tuple[str, Row, Gold]],
     corpus: Corpus,
     instruction: str,
-    how: Mapping[str, Explained],
+    how: Mapping[str, Explained] | None,
 ) -> Iterator[Example]:
     for question, row, gold in rows:
         if not gold.answers or not gold.answerable or not row.hits:
             continue
         ids = tuple(hit.id for hit in row.hits)
+        known = None
+        if how is not None:
+            known = how.get(question) if how else by_support(question, gold, corpus)
         yield Example(
             question,
             tuple(corpus[each] for each in ids),
@@ -99,5 +104,28 @@ def _examples(
             retrieved=ids,
             group=gold.group,
             instruction=instruction,
-            explained=how.get(question),
+            explained=known,
         )
+
+
+def explains(job: Job) -> bool:
+    """Whether a task says how its questions are answered, or its gold does."""
+    own = type(job.task).explained is not Task.explained
+    return own or any(gold.sentences for gold in read_gold(job.folder).values())
+
+
+def by_support(question: str, gold: Gold, corpus: Corpus) -> Explained | None:
+    """How a question is answered, by its supporting facts: its clues are the titles among theirs
+    that it names, its evidence the facts, those of the named titles first; the other titles are
+    bridges. None where there are no facts or it names no title."""
+    relevant = [corpus[doc_id] for doc_id, grade in gold.relevance.items() if grade > 0]
+    held = {document.title: document.sentences for document in relevant}
+    facts = [fact for fact in gold.sentences or () if 0 <= fact[1] < len(held.get(fact[0], ()))]
+    titles = list(dict.fromkeys(title for title, _ in facts))
+    named = [title for title in titles if contains(question, [title])]
+    if not named:
+        return None
+    facts.sort(key=lambda fact: fact[0] not in named)
+    evidence = (held[title][place].strip() for title, place in facts)
+    bridges = (title for title in titles if title not in named)
+    return Explained(tuple(named), tuple(dict.fromkeys(evidence)), tuple(bridges))

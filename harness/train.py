@@ -24,9 +24,9 @@ from statistics import fmean
 from typing import Any
 
 from harness import registry
-from harness.contract import Recipe, Task
+from harness.contract import Recipe
 from harness.data import DATA, HarnessError, raise_together
-from harness.examples import retrieved_examples, train_plan
+from harness.examples import explains, retrieved_examples, train_plan
 from harness.run.plan import Job
 from harness.run.progress import Progress, silent
 from harness.run.store import one_writer
@@ -94,7 +94,7 @@ def train_on(
     plan = train_plan(tasks, first, settings.world, setting, data)
     how = getattr(cls, "explained", False)
     if how and not settings.explains:
-        raise_together([_unexplained(job) for job in plan.jobs if not explains(job.task)])
+        raise_together([_unexplained(job) for job in plan.jobs if not explains(job)])
     asked = {"name": name, "seed": seed, "tasks": tasks, "first": first}
     asked |= {"setting": setting} if setting else {}
     with _room(out):
@@ -107,11 +107,6 @@ def train_on(
         _whole(recipe, out, {**asked, "steps": recipe.steps}, progress)
         shutil.rmtree(out / FIRST, ignore_errors=True)
     return out
-
-
-def explains(task: Task) -> bool:
-    """Whether a task says how its questions are answered."""
-    return type(task).explained is not Task.explained
 
 
 def _unexplained(job: Job) -> HarnessError:

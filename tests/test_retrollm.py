@@ -33,6 +33,7 @@ from harness.data import (
     Query,
     Reply,
 )
+from harness.examples import by_support
 from harness.score.outputs import contains, score_output
 from harness.train import train_on
 from systems.models.language import open_lm
@@ -812,6 +813,22 @@ def test_only_questions_of_which_it_is_known_how_they_are_answered_are_learned_f
     for wrong in ({"epochs": 0}, {"masked": 1.5}, {"rate": 0.0}, {"without_clues": -0.1}):
         with pytest.raises(HarnessError, match=f"{next(iter(wrong))}="):
             replace(settings, **wrong).checked()
+
+
+def test_supporting_facts_explain_a_question_that_names_a_title(tmp_path: Path) -> None:
+    parts = {
+        "Odra": ("The Odra is long.", " It is in Opole."),
+        "Opole": ("It is big.", " He is Jan."),
+    }
+    held = [Document("", "".join(each), title, each) for title, each in parts.items()]
+    corpus = tiny_models.corpus_of(held, tmp_path / "corpus")
+    ids = {document.title: document.id for document in corpus}
+    facts = (("Opole", 1), ("Odra", 1), ("Odra", 9), ("Lena", 0))
+    gold = Gold(dict.fromkeys(ids.values(), 1), ("Jan",), facts)
+    found = by_support("Who is mayor where the odra is?", gold, corpus)
+    assert found == Explained(("Odra",), ("It is in Opole.", "He is Jan."), ("Opole",))
+    assert by_support("Who is mayor?", gold, corpus) is None
+    assert by_support("the Odra?", replace(gold, sentences=None), corpus) is None
 
 
 def test_the_mini_world_explains_its_questions() -> None:

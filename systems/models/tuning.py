@@ -101,7 +101,7 @@ class Tunable:
         for name, rows in self.signs.items():
             whole = self.model.get_input_embeddings() if name == "input" else None
             known = (whole or self.model.get_output_embeddings()).weight.data[: self.first]
-            rows.copy_(torch.randn(rows.shape, generator=draws) * known.std())
+            rows.copy_(torch.randn(rows.shape, generator=draws) * known.std().item())
 
     def _all_weights(self) -> dict[str, nn.Parameter]:
         named = dict(self.model.named_parameters())
