@@ -97,7 +97,7 @@ def measured(seed: int, kind: str, models: Path, work: Path, questions: int) -> 
     named = {
         spelling.format(**places_of(seed, models, work / "data")): name
         for name, spelling in (SYSTEMS if kind == "one hop" else EVERYWHERE).items()
-        if name != "trained with 80 % masked" or (models / f"masked-{seed}").is_dir()
+        if name != "trained with 80 % masked" or whole(models, "masked", seed)
     }
     task = TASKS[kind].format(questions=questions, seed=WORLD)
     out = work / f"{kind.replace(' ', '-').replace(',', '')}-{seed}"

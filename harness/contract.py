@@ -162,6 +162,10 @@ class System:
         """Files and folders that the results depend on (checkpoints, runs from outside)."""
         return ()
 
+    def index_files(self) -> Sequence[Path]:
+        """Those of `files` that the index depends on, if not all."""
+        raise NotImplementedError
+
     def needs(self, documents: int) -> str:
         """What it will take of memory or disk on a corpus of so many, for ``run --dry-run``."""
         raise NotImplementedError

@@ -132,7 +132,7 @@ def test_no_documents_and_empty_ones() -> None:
 
 def test_too_many_tokens_are_refused_with_the_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ngrams, "MOST", 10)
-    with pytest.raises(HarnessError, match=r"12 tokens are more than one index holds .10; .*96"):
+    with pytest.raises(HarnessError, match=r"more tokens than one index holds .10, of 80 bytes"):
         Ngrams.of([[1, 2, 3, 4, 5], [6, 7, 8, 9, 1]])
 
 

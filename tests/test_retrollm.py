@@ -142,26 +142,33 @@ def test_signs_are_learned_and_nothing_else_of_the_words_with_lora(
     with torch.no_grad():
         again = served.lm.branched_log_p([row], [text], [0])
     assert torch.allclose(said, again, atol=1e-3)
-    lm = open_lm(place)
-    written = lm.generate([Prompt("Who built the tower?", seek=True)], 1, _only(form.clue))
-    assert written[0].counts["new_tokens"] == 1
+    seen: list[Any] = []
 
-
-def _only(sign: int) -> Any:
     def hook(written: Sequence[Sequence[int]], scores: Any) -> Any:
-        found = torch.full_like(scores, -torch.inf)
-        found[:, sign] = scores[:, sign]
-        return found
+        seen.append(scores[0].clone())
+        return scores
 
-    return hook
+    open_lm(place).generate([Prompt("Who built the tower?", seek=True)], 1, hook)
+    with torch.no_grad():
+        own = tunable.lm.next_log_p([row])[0]
+    apart = [each[form.clue] - each[form.sep] for each in (own, seen[0])]
+    assert apart[0].item() == pytest.approx(apart[1].item(), abs=5e-3)
 
 
 def test_a_model_without_signs_is_refused(tmp_path: Path, corpus: Corpus, scorer: Path) -> None:
     base = tmp_path / "base"
     base.mkdir()
     tiny_models.make_llama(base)
-    with pytest.raises(HarnessError, match="does not know the sign"):
-        opened(base, corpus, scorer, tmp_path / "index")
+    system, place = RetroLLM(str(base), scorer=str(scorer)), tmp_path / "index"
+    place.mkdir()
+    with pytest.raises(HarnessError, match=r"does not know the sign.*Train it"):
+        system.build(corpus, place, BRIEF)
+    assert not any(place.iterdir())
+    tokenizer = open_lm(base).prompts.tokenizer  # type: ignore[attr-defined]
+    tokenizer.add_tokens(list(SIGNS[2:3]), special_tokens=True)
+    tokenizer.save_pretrained(base)
+    with pytest.raises(HarnessError, match="knows some of the signs"):
+        Tunable(base, lora=2, signs=SIGNS)
 
 
 # --- texts --------------------------------------------------------------------------------
@@ -234,10 +241,11 @@ def test_scores_and_fusion_are_those_of_an_independent_implementation(
                 for document, times in enumerate(tf):
                     if times:
                         expected[document] = expected.get(document, 0) + w * math.log(1 + times)
-        found = clues.scores(shelf, wanted)
+        scored = clues.scores(shelf, wanted)
+        found = dict(zip(scored.documents.tolist(), scored.scores.tolist(), strict=True))
         assert found.keys() == expected.keys()
         assert all(abs(found[each] - expected[each]) < 1e-12 for each in found)
-        first, second = clues.ranked(found, 5), rng.sample(range(len(held)), 6)
+        first, second = clues.best(scored, 5), rng.sample(range(len(held)), 6)
         whole = clues.fused([first, second])
         for document in range(len(held)):
             s = 0.0
@@ -253,7 +261,11 @@ def test_scores_and_fusion_are_those_of_an_independent_implementation(
 
 def test_rare_words_come_first_and_absent_ones_not_at_all() -> None:
     ngrams = Ngrams.of([[1, 2, 2, 2], [2, 3, 3]])
-    assert clues.rarest(ngrams, [(2,), (3,), (1,), (9,), ()], 2) == [(1,), (3,)]
+    words = [[(2,)], [(3,)], [(1,)], [(9,)], [()]]
+    assert clues.rarest(ngrams, words, 2) == [(1,), (3,)]
+    # All forms of a word count together, and come together.
+    assert clues.rarest(ngrams, [[(2,), (1,)], [(3,), (9,)]], 1) == [(3,)]
+    assert clues.rarest(ngrams, [[(2,), (1,), (2,)]], 1) == [(2,), (1,)]
 
 
 # --- windows ------------------------------------------------------------------------------
@@ -316,7 +328,11 @@ def test_windows_and_their_bonus_are_those_of_brute_force() -> None:
         best = bonus(len(text.ids), made, scores)
         for place in range(len(text.ids)):
             here = [s for (a, b), s in zip(made, scores, strict=True) if a <= place < b]
-            assert best[place] == (max(here) if here else 0.0)
+            assert best[place] == (max(here) if here else min(0.0, *scores) if scores else 0.0)
+
+
+def test_no_window_is_worse_than_none() -> None:
+    assert bonus(4, [(0, 2), (1, 3)], [-5.0, -2.0]).tolist() == [-5.0, -2.0, -2.0, -5.0]
 
 
 def test_no_more_windows_are_looked_at_than_the_limits_allow() -> None:
@@ -470,7 +486,32 @@ def test_clues_are_n_grams_of_the_corpus_and_the_rest_of_the_pass_is_in_order() 
     assert walk.options().free
     walk.write(1, 1)
     walk.write(2, 2)
-    assert list(walk.options().signs) == [107] and walk.cut
+    assert list(walk.options().signs) == [107]
+    walk.write(107, -1)
+    assert not walk.ended  # it was cut off
+
+
+def test_clues_again_begin_anew_and_keep_what_is_spent() -> None:
+    text = Text.of(_shelf([[5, 6, 9], [7, 8, 9]]), [0, 1])
+    walk = Walk(Rules(again=1, mode="released", shortest=1), FORM, Ngrams.of([[1, 2]]))
+    for sign in (FORM.clue, 1, FORM.end_clue):
+        walk.write(sign, sign)
+    walk.begin(Sources([3, 4], text, [(0, 3)], [0.5]))
+    for sign in (FORM.evidence, 5, 6, 9, FORM.end_evidence):
+        walk.write(sign, sign)
+    assert list(walk.options().signs) == [FORM.clue, FORM.lead[0]]
+    walk.write(FORM.clue, -1)
+    assert walk.clues == [] and walk.options().ids.tolist() == [1, 2]
+    for sign in (2, FORM.end_clue):
+        walk.write(sign, sign)
+    assert walk.waiting and walk.clues == [(2,)] and walk.said == [(1,), (2,)]
+    walk.begin(Sources([4, 3], Text.of(_shelf([[7, 8, 9], [5, 6, 9]]), [0, 1]), [(0, 3)], [0.5]))
+    walk.write(FORM.evidence, -1)
+    assert walk.options().ids.tolist() == [7]  # the first of the windows that are there now
+    for sign in (7, FORM.end_evidence):
+        walk.write(sign, sign)
+    assert [each.document for each in walk.evidence] == [3, 4]
+    assert list(walk.options().signs) == [FORM.lead[0]]  # it has been written again once
 
 
 def test_where_a_window_of_tokens_ends_the_pass_comes_to_an_answer() -> None:
@@ -493,6 +534,7 @@ def test_every_evidence_stands_in_the_document_it_names(
     seen = 0
     for reply in replies:
         assert reply.answer is not None and reply.answer.evidence is not None
+        assert reply.raw.startswith("<|clue|>") and "<|/evidence|>" in reply.raw
         ids = [hit.id for hit in reply.hits]
         named = list(dict.fromkeys(each.doc_id for each in reply.answer.evidence))
         assert ids[: len(named)] == named and len(set(ids)) == len(ids) <= 8
@@ -597,6 +639,7 @@ def test_the_variants_are_what_they_say(
             assert reply.answer is not None and reply.answer.evidence is not None
             if name == "none":
                 assert reply.answer.evidence == ()
+            assert reply.raw.count("<|clue|>") == 1 and reply.raw.count("<|/evidence|>") == 1
             if name == "few":
                 assert len({each.doc_id for each in reply.answer.evidence}) == 1
             assert bool(reply.counts["clues"]) == (name != "no clues")
@@ -634,6 +677,8 @@ def test_expanders(folders: dict[str, Path], corpus: Corpus, scorer: Path, tmp_p
     outside.open(corpus, tmp_path / "b", BRIEF)
     assert [hit.id for hit in outside.expander.rankings(asked(2), 5)[0]] == [ids[3], ids[1]]
     assert outside.expander.rankings(asked(2), 5)[1] == []
+    counts = [reply.counts for reply in outside.solve(asked(2), 8)]
+    assert "not_in_file" not in counts[0] and counts[1]["not_in_file"] == 1
     assert [hit.id for hit in outside.expander.rankings(asked(1, pool=(ids[1],)), 5)[0]] == [ids[1]]
     assert not callable(RetroLLM(str(folders["llama"]), scorer=str(scorer)).rankings)
 
@@ -667,6 +712,9 @@ def test_a_splade_model_ranks_by_the_products_of_its_vectors(
         ({"window": 0}, "window=0 is wrong"),
         ({"again": -1}, "again=-1 is wrong"),
         ({"clues": "none", "expansion": "none"}, "no candidate documents"),
+        ({"clues": "none", "again": 1}, "clues=none,again contradicts itself"),
+        ({"constraint": "corpus", "mode": "released"}, "contradicts itself"),
+        ({"expansion": "BM25"}, "there is no expander 'BM25'"),
     ],
 )
 def test_options_that_cannot_be(options: dict[str, Any], said: str) -> None:
@@ -737,16 +785,26 @@ def test_what_counts_in_the_loss(bases: dict[str, Path], scorer: Path) -> None:
     made = recipe(bases["open"], scorer, masked=0.8, without_clues=0.0)
     sequence = made.sequence(examples()[0])
     told = made._told(sequence, random.Random(0))
-    words = [*tiny_models.KNOWN]
     assert len(told.weights) == len(told.parts) == len(told.asked.ids) - told.asked.start
     evidence = [w for w, part in zip(told.weights, told.parts, strict=True) if part == "e"]
     # "The tower of Odra was built by Odraen Morava ." has 10 tokens, its first and last count.
-    assert evidence[:10] == [1.0, *[0.0] * 8, 1.0] and words
+    assert evidence[:10] == [1.0, *[0.0] * 8, 1.0]
     assert {w for w, part in zip(told.weights, told.parts, strict=True) if part == "a"} == {2.0}
     assert {w for w, part in zip(told.weights, told.parts, strict=True) if part == "c"} == {1.0}
     unmasked = recipe(bases["open"], scorer, without_clues=1.0, masked=0.0)
     told = unmasked._told(sequence, random.Random(0))
     assert 0.0 not in told.weights and told.parts.count("c") == 3
+
+
+def test_sequences_that_the_model_cannot_read_are_left_out(
+    bases: dict[str, Path], scorer: Path
+) -> None:
+    made = recipe(bases["open"], scorer)
+    made.lm.window = 70
+    assert 0 < made.step()["too_long"] < 1
+    made.lm.window = 10
+    with pytest.raises(HarnessError, match="fits into the model's 10 tokens"):
+        made.step()
 
 
 def test_a_sequence_is_written_as_the_decoder_reads_it(
@@ -800,11 +858,14 @@ def test_only_questions_of_which_it_is_known_how_they_are_answered_are_learned_f
     sentence = examples()[0].explained.evidence[0]  # type: ignore[union-attr]
     rows = [
         {"question": bare[0].question, "clues": ["Odra"], "evidence": [sentence]},
-        {"question": bare[1].question, "clues": ["Odra"], "evidence": ["Nobody retrieved this."]},
+        {"question": bare[1].question, "clues": ["Odra"], "evidence": [sentence, "Not there."]},
     ]
     file.write_text("\n".join(map(json.dumps, rows)))
     made = Recipe(bare, 0, replace(settings, explanations=str(file)))
     assert len(made.train) == 1 and made.left_out == 2
+    assert made.described()["explanations"]
+    with pytest.raises(HarnessError, match="are not of one world"):
+        replace(settings, scorer="mini-cross-encoder").checked()
     file.write_text('{"question": "x", "clues": "Odra"}')
     with pytest.raises(HarnessError, match="a row needs 'question'"):
         Recipe(bare, 0, replace(settings, explanations=str(file)))
@@ -862,7 +923,8 @@ def test_training_and_running_by_the_command_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = tmp_path / "made"
-    (tmp_path / "base").mkdir()
+    for name in ("base", "scorer"):
+        (tmp_path / name).mkdir()
     tiny_models.make_llama(tmp_path / "base")
     task = "mini-triviaqa:documents=120,questions=12"
     more = ["--epochs", "1", "--batch", "8", "--lora", "2"]
@@ -883,9 +945,11 @@ def test_training_and_running_by_the_command_line(
     )
     out = capsys.readouterr().out
     assert code == 0 and "EvidenceR@1" in out and "AccOutput" in out
+    tiny_models.make_classifier(tmp_path / "scorer")
+    told = {"model": "./base", "scorer": "./scorer"}
     monkeypatch.setattr(Toy, "splits", ("test", "train"))
     with pytest.raises(HarnessError, match="toy does not say how its questions are answered"):
-        train_on("retrollm", tmp_path / "other", tasks=["toy"], options={"model": "./base"})
+        train_on("retrollm", tmp_path / "other", tasks=["toy"], options=told)
     code = main(["run", "--task", "toy", "--system", f"retrollm:model={place}", "--out", "other"])
     assert code == 2
 

@@ -116,12 +116,12 @@ def _key(system: Any, spelled: Spelled, brief: Brief) -> str:
     options = [
         option for option in spelled.canonical.options if named is None or option[0] in ("", *named)
     ]
-    files = system.files() if hasattr(system, "files") else ()
+    named_files = getattr(system, "index_files", getattr(system, "files", tuple))
     return manifest.digest(
         {
             "system": spelled.name,
             "options": options,
-            "files": [manifest.file_hash(Path(path)) for path in files],
+            "files": [manifest.file_hash(Path(path)) for path in named_files()],
             "sources": manifest.class_sources(type(system)),
             "versions": manifest.versions(type(system).__module__),
             "device": brief.device,

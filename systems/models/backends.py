@@ -6,7 +6,6 @@ this module loads torch.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from inspect import signature
 from pathlib import Path
@@ -18,49 +17,39 @@ from torch import Tensor
 
 from harness.data import HarnessError
 from systems.models.hub import (
-    base_folder,
     is_state_spaces,
     library,
     load_model,
-    load_tokenizer,
     padded,
     positions,
     read_config,
-    tokenizer_folder,
 )
 from systems.models.language import Asked, CausalLM, Guiding, Hook
 from systems.models.mamba2 import load_mamba2
 from systems.models.openwords import ClosedVocabulary, OpenVocabulary, load_vocabulary
-from systems.models.prompts import Prompts, Rendered, TokenPrompts, WordPrompts
+from systems.models.prompts import Prompts, Rendered, TokenPrompts, WordPrompts, load_prompts
 from systems.models.words import has_open_words
 
 
 def open_backend(folder: Path, device: str, dtype: str) -> CausalLM:
     """See `systems.models.language.open_lm`."""
-    config, base = read_config(folder), base_folder(folder)
+    config = read_config(folder)
     if is_state_spaces(config) or config.get("model_type") == "mamba2":
         model = load_mamba2(folder, device, dtype)
         network: Network = model
         known = model.backbone.embeddings.weight.detach()
         if not has_open_words(folder):
-            prompts = TokenPrompts(load_tokenizer(tokenizer_folder(folder)), ends_of(folder))
-            return Stepwise(network, prompts, ClosedVocabulary(known), None)
+            return Stepwise(network, load_prompts(folder), ClosedVocabulary(known), None)
     else:
         model = load_model("AutoModelForCausalLM", folder, device, dtype)
         network = Attention(model)
         known = model.get_input_embeddings().weight.detach()
-        if not has_open_words(base):
-            return Transformer(model, TokenPrompts(load_tokenizer(folder), ends_of(base)))
+        prompts = load_prompts(folder)
+        if isinstance(prompts, TokenPrompts):
+            return Transformer(model, prompts)
     vocabulary = load_vocabulary(folder, known)
     window = config.get("max_position_embeddings")
     return Stepwise(network, WordPrompts(vocabulary.words), vocabulary, window)
-
-
-def ends_of(folder: Path) -> object:
-    """The ids that end a text by a checkpoint's own word."""
-    own = folder / "generation_config.json"
-    said = json.loads(own.read_text(encoding="utf-8")) if own.is_file() else read_config(folder)
-    return said.get("eos_token_id")
 
 
 # --- transformers' own ----------------------------------------------------------------

@@ -239,6 +239,13 @@ def tokenizer_folder(folder: Path) -> Path:
     return found
 
 
+def ends_of(folder: Path) -> object:
+    """The ids that end a text by a checkpoint's own word."""
+    own = folder / "generation_config.json"
+    said = _read_object(own) if own.is_file() else read_config(folder)
+    return said.get("eos_token_id")
+
+
 def load_tokenizer(folder: Path) -> Any:
     """The tokenizer of a folder; of an adapter that of its base, unless it has signs of its own.
     See `tokenizer_folder`."""

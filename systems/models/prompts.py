@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from harness.data import Document, HarnessError
-from systems.models.hub import library
+from systems.models.hub import (
+    base_folder,
+    ends_of,
+    is_state_spaces,
+    library,
+    load_tokenizer,
+    read_config,
+    tokenizer_folder,
+)
 from systems.models.words import (
     ANSWER,
     END,
@@ -26,6 +34,7 @@ from systems.models.words import (
     Lexicon,
     OpenWords,
     clipped,
+    has_open_words,
 )
 from systems.passages import words_of
 
@@ -183,14 +192,19 @@ class TokenPrompts:
         """A text as it stands behind any prompt."""
         if self.tokenizer.chat_template or not text:
             return self._plain(text)
-        return self.tokens([text])[0].ids
+        # Some tokenizers put a space before any text: only behind something is it there once.
+        return self._plain(f": {text}")[len(self._plain(":")) :]
 
     def within(self, rendered: Rendered, text: str) -> list[int]:  # noqa: ARG002
         return self.tokens([text])[0].ids
 
     def tokens(self, texts: Sequence[str]) -> list[Tokens]:
         """Texts as they stand within others, with a space before them."""
-        # Some tokenizers put a space before any text: only behind something is it there once.
+        if not self.tokenizer.is_fast:
+            raise HarnessError(
+                "this tokenizer does not say where its tokens stand in a text.",
+                "Take a model with a tokenizer.json.",
+            )
         before = len(self._plain(":"))
         found = self.tokenizer(
             [f": {text}" for text in texts],
@@ -203,6 +217,8 @@ class TokenPrompts:
                 ids[before:],
                 [_bare(text, start - 2, end - 2) for start, end in spans[before:]],
             )
+            if text
+            else Tokens([], [])
             for text, ids, spans in zip(
                 texts, found["input_ids"], found["offset_mapping"], strict=True
             )
@@ -315,6 +331,15 @@ class WordPrompts:
         return cut_behind(text, ends[tokens - 1 :: tokens])
 
 
+def load_prompts(folder: Path) -> TokenPrompts | WordPrompts:
+    """How the model of a folder reads and writes; loads no weights."""
+    base = base_folder(folder)
+    if has_open_words(base):
+        return WordPrompts(OpenWords.read(folder if has_open_words(folder) else base))
+    place = tokenizer_folder(base) if is_state_spaces(read_config(base)) else folder
+    return TokenPrompts(load_tokenizer(place), ends_of(base))
+
+
 def _bare(text: str, start: int, end: int) -> tuple[int, int]:
     """Characters of a text, without the space before them."""
     start = max(0, start)
@@ -326,7 +351,8 @@ def _bare(text: str, start: int, end: int) -> tuple[int, int]:
 def _sign(known: Mapping[str, int], sign: str) -> int:
     if sign not in known:
         raise HarnessError(
-            f"the model does not know the sign {sign}.", "Take one that was trained for this."
+            f"the model does not know the sign {sign}.",
+            "Train it: `python -m harness train retrollm --model ORG/NAME --out DIR`.",
         )
     return known[sign]
 

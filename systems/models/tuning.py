@@ -17,13 +17,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from harness.data import HarnessError
-from systems.models.backends import Attention, Stepwise, ends_of
+from systems.models.backends import Attention, Stepwise
 from systems.models.hub import (
     SIGNS,
     base_folder,
     library,
     load_model,
-    load_tokenizer,
     peft_alone,
     positions,
     read_config,
@@ -38,8 +37,7 @@ from systems.models.openwords import (
     OpenVocabulary,
     load_vocabulary,
 )
-from systems.models.prompts import Prompt, TokenPrompts, WordPrompts
-from systems.models.words import OpenWords, has_open_words
+from systems.models.prompts import Prompt, TokenPrompts, WordPrompts, load_prompts
 
 
 class Tunable:
@@ -48,7 +46,8 @@ class Tunable:
 
     lm:      what reads and writes
     weights: those that are trained, by name; files: those that it begins with
-    lora:    the rank of LoRA, on all linear layers with alpha twice as large; 0: all weights
+    lora:    the rank of LoRA; 0: all weights. alpha: its scale, twice the rank if 0; layers: that
+             it is put on, by name, all linear ones if there are none
     name:    by which an adapter will find its base; seed: of LoRA's first weights
     signs:   that the model is to know, which no text spells
     """
@@ -61,6 +60,8 @@ class Tunable:
         name: str = "",
         seed: int = 0,
         signs: Sequence[str] = (),
+        alpha: int = 0,
+        layers: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         base = base_folder(folder)
@@ -74,6 +75,11 @@ class Tunable:
         self.prompts, new = _prompts(folder, signs)
         ids = self.prompts.signs(signs)
         self.first = ids[0] if ids else 0
+        if ids != list(range(self.first, self.first + len(ids))):
+            raise HarnessError(
+                f"{name or folder} knows some of the signs {' '.join(signs)} and not others.",
+                "Take a model that knows none of them.",
+            )
         if lora:
             take_signs(self.model, folder)
         self.signs = sign_rows(self.model, self.first, len(ids)) if ids else {}
@@ -81,7 +87,8 @@ class Tunable:
             self._begin_signs(seed)
         self.adapted = None
         if lora and base == folder:
-            self.adapted = _adapted(self.model, lora, name or str(folder), seed)
+            scale, wanted = alpha or 2 * lora, list(layers) or "all-linear"
+            self.adapted = _adapted(self.model, lora, scale, wanted, name or str(folder), seed)
         elif lora:
             self.adapted = _taken_up(self.model, folder, lora)
         known = self.model.get_input_embeddings().weight
@@ -196,14 +203,12 @@ class Tunable:
 
 def _prompts(folder: Path, signs: Sequence[str]) -> tuple[TokenPrompts | WordPrompts, bool]:
     """How a model reads and writes, with signs; and whether any of them is new to it."""
-    base = base_folder(folder)
-    if has_open_words(base):
-        known = OpenWords.read(folder if has_open_words(folder) else base)
-        words = known.with_signs(signs)
-        return WordPrompts(words), len(words) > len(known)
-    tokenizer = load_tokenizer(folder)
-    new = tokenizer.add_tokens(list(signs), special_tokens=True)
-    return TokenPrompts(tokenizer, ends_of(base)), bool(new)
+    prompts = load_prompts(folder)
+    if isinstance(prompts, WordPrompts):
+        words = prompts.words.with_signs(signs)
+        return WordPrompts(words), len(words) > len(prompts.words)
+    new = prompts.tokenizer.add_tokens(list(signs), special_tokens=True)
+    return prompts, bool(new)
 
 
 def _handing(part: nn.Parameter, first: int) -> Callable[[Tensor], None]:
@@ -237,12 +242,14 @@ def _taken_up(model: Any, adapter: Path, rank: int) -> Any:
     return adapted
 
 
-def _adapted(model: Any, rank: int, name: str, seed: int) -> Any:
-    """A model with LoRA on all its linear layers, which changes nothing yet."""
+def _adapted(
+    model: Any, rank: int, alpha: int, layers: list[str] | str, name: str, seed: int
+) -> Any:
+    """A model with LoRA on some linear layers, which changes nothing yet."""
     with torch.random.fork_rng(devices=[]), peft_alone() as peft:
         torch.manual_seed(seed)
         config = peft.LoraConfig(
-            r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"
+            r=rank, lora_alpha=alpha, target_modules=layers, task_type="CAUSAL_LM"
         )
         adapted = peft.get_peft_model(model, config)
     adapted.peft_config["default"].base_model_name_or_path = name

@@ -10,11 +10,13 @@ released code leaves out clues that occur more than 1,000 times; here all count.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from math import log, log1p
+from math import log
+from typing import NamedTuple
 
 import numpy as np
 
-from systems.retrollm.ngrams import Ngrams
+from systems.ranking import Scores, top
+from systems.retrollm.ngrams import Ints, Ngrams
 from systems.retrollm.texts import Shelf
 
 KEPT = 5
@@ -23,29 +25,45 @@ WEIGHTS = (1.0, 2.0)
 """Of the ranking by clues and that of the expander."""
 
 
+class Scored(NamedTuple):
+    """Documents in order, and the score of each."""
+
+    documents: Ints
+    scores: Scores
+
+
 def weight(documents: int, occurrences: int, having: int) -> float:
     """w_i of a clue that occurs (Eq. 5)."""
     return log(documents / occurrences) + log(documents / having)
 
 
-def scores(shelf: Shelf, clues: Iterable[Sequence[int]]) -> dict[int, float]:
-    """S_gen of each document that has a clue (Eq. 4); each clue counts once."""
-    found: dict[int, float] = {}
+def scores(shelf: Shelf, clues: Iterable[Sequence[int]]) -> Scored:
+    """S_gen of the documents that have a clue (Eq. 4); each clue counts once."""
+    found: list[Ints] = [np.zeros(0, np.int64)]
+    worth = [np.zeros(0)]
     for clue in dict.fromkeys(map(tuple, clues)):
         prefix = shelf.ngrams.prefix(clue)
         if not clue or not prefix.occurrences:
             continue
         parts, _ = shelf.ngrams.located(prefix)
         documents, times = np.unique(parts // 2, return_counts=True)
-        worth = weight(shelf.documents, prefix.occurrences, len(documents))
-        for document, often in zip(documents.tolist(), times.tolist(), strict=True):
-            found[document] = found.get(document, 0.0) + worth * log1p(often)
-    return found
+        found.append(documents)
+        alone = weight(shelf.documents, prefix.occurrences, len(documents))
+        worth.append(alone * np.log1p(times))
+    documents, which = np.unique(np.concatenate(found), return_inverse=True)
+    summed = np.bincount(which, np.concatenate(worth), len(documents))
+    return Scored(documents, summed.astype(np.float64))
 
 
-def ranked(found: Mapping[int, float], most: int | None = None) -> list[int]:
+def best(scored: Scored, most: int) -> list[int]:
+    """The documents of the highest scores, equal ones by number."""
+    order: list[int] = scored.documents[top(scored.scores, most)].tolist()
+    return order
+
+
+def ranked(found: Mapping[int, float]) -> list[int]:
     """Documents by falling score, equal ones by number."""
-    return sorted(found, key=lambda document: (-found[document], document))[:most]
+    return sorted(found, key=lambda document: (-found[document], document))
 
 
 def fused(
@@ -59,7 +77,16 @@ def fused(
     return found
 
 
-def rarest(ngrams: Ngrams, words: Iterable[Sequence[int]], most: int) -> list[tuple[int, ...]]:
-    """Of some words those that occur least often, of those that occur."""
-    times = {word: ngrams.prefix(word).occurrences for word in map(tuple, words) if word}
-    return sorted((word for word in times if times[word]), key=lambda word: times[word])[:most]
+def rarest(
+    ngrams: Ngrams, words: Iterable[Sequence[Sequence[int]]], most: int
+) -> list[tuple[int, ...]]:
+    """Of some words, each in several forms, those that occur least often, and of each the forms
+    that occur."""
+    found: dict[tuple[tuple[int, ...], ...], int] = {}
+    for forms in words:
+        there = tuple(form for form in dict.fromkeys(map(tuple, forms)) if form)
+        times = [ngrams.prefix(form).occurrences for form in there]
+        kept = tuple(form for form, often in zip(there, times, strict=True) if often)
+        if kept:
+            found[kept] = sum(times)
+    return [form for forms in sorted(found, key=lambda each: found[each])[:most] for form in forms]

@@ -29,7 +29,7 @@ from systems.models.words import NEW
 from systems.retrollm.form import Form
 from systems.retrollm.ngrams import Ngrams
 from systems.retrollm.texts import WordScript
-from systems.retrollm.windows import BORDER, Places, Text, Window, bonus
+from systems.retrollm.windows import BORDER, Places, Text, Window, bonus, least
 
 Mode = Literal["paper", "released"]
 Clues = Literal["corpus", "free", "none"]
@@ -130,7 +130,7 @@ class Walk:
     ngrams:  of what clues are taken from
     clues:   those since its last evidence; evidence, answer: what was written so far
     said:    all clues
-    cut:     whether the answer was cut off
+    ended:   whether it ended its answer by itself
     sources: of its evidence, once it has them
     room:    tokens before its answer, at most
     """
@@ -147,7 +147,7 @@ class Walk:
         self.again = rules.again
         self.evidence: list[Found] = []
         self.answer: list[int] = []
-        self.cut = False
+        self.ended = False
         self.sources: Sources | None = None
         self._prefix = ngrams.prefix(())
         self._written: list[int] = []
@@ -172,7 +172,6 @@ class Walk:
             more = [self.form.clue] if self.room > SIGNS_LEFT else []
             return only(*more, self.form.lead[0])
         if len(self.answer) >= self.rules.answer_tokens:
-            self.cut = True
             return only(*self.form.end[:1])
         return Options(NOTHING, np.zeros(0), self.form.end[:1], free=True)
 
@@ -190,7 +189,9 @@ class Walk:
             self._write_evidence(sign, token)
         elif self.stage == "between":
             self._go_on(sign)
-        elif sign not in self.form.end:
+        elif sign in self.form.end:
+            self.ended = len(self.answer) < self.rules.answer_tokens
+        else:
             self.answer.append(sign)
 
     def _clue_options(self) -> Options:
@@ -231,6 +232,7 @@ class Walk:
         size = len(sources.text.ids)
         self._spent = np.zeros(size, bool)
         self._bonus = bonus(size, sources.windows, sources.scores)
+        self._least, self._before = least(sources.scores), len(self.evidence)
         for each in self.evidence:
             if each.document in sources.documents:
                 start = sources.text.starts[sources.documents.index(each.document)] + each.place
@@ -247,8 +249,8 @@ class Walk:
         free = (text.ids != BORDER) & ~self._spent
         if self.rules.mode == "released" and self.rules.constraint == "documents":
             inside = np.zeros(len(text.ids), bool)
-            if len(self.evidence) < len(self._best):
-                start, end = self._best[len(self.evidence)]
+            if (number := len(self.evidence) - self._before) < len(self._best):
+                start, end = self._best[number]
                 inside[start : start + max(1, (end - start) // 5)] = True
             free &= inside
         elif self.rules.starts == "sentence":
@@ -330,7 +332,7 @@ class Walk:
         """Take places out of what may still be evidence."""
         for start in starts:
             self._spent[start : start + size] = True
-            self._bonus[start : start + size] = 0.0
+            self._bonus[start : start + size] = self._least
 
     # --- behind evidence --------------------------------------------------------------
 

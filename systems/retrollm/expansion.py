@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from harness.corpus import Corpus
-from harness.data import Brief, Hit, Query, Reply
+from harness.data import Brief, HarnessError, Hit, Query, Reply
 from systems.bm25 import BM25
 from systems.external import Trec
 from systems.models.hub import OneModel, library, load_model, load_tokenizer, padded
@@ -173,4 +173,9 @@ def expander(spelled: str) -> Nothing:
     if kind == "trec" and rest:
         return Outside(Path(rest))
     made = {"none": Nothing, "bm25": Lexical, "prior": Prior}
+    if spelled not in made and "/" not in spelled and not Path(spelled).is_dir():
+        raise HarnessError(
+            f"there is no expander {spelled!r}.",
+            "Write bm25, prior, trec:FILE, none, or a SPLADE model as ORG/NAME or a folder.",
+        )
     return made[spelled]() if spelled in made else Splade(spelled)

@@ -12,6 +12,7 @@ FOLDER/firsts.npy nexts.npy times.npy spans.npy     see `Ngrams`
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -67,16 +68,18 @@ class Ngrams:
     @classmethod
     def of(cls, documents: Iterable[Sequence[int] | Ints]) -> Ngrams:
         """The index of documents as token ids, in memory."""
-        parts = [np.asarray(each, dtype=np.int64) for each in documents]
-        starts = np.zeros(len(parts) + 1, np.int64)
-        starts[1:] = np.cumsum([len(each) + 1 for each in parts], dtype=np.int64)
-        _check(int(starts[-1]))
-        tokens = np.zeros(int(starts[-1]), np.int32)
-        for start, each in zip(starts.tolist(), parts, strict=False):
-            if len(each) and (each.min() < 0 or each.max() >= MOST):
+        found, starts = array("i"), array("q", [0])
+        for each in documents:
+            ids = np.asarray(each, dtype=np.int64)
+            if len(ids) and (ids.min() < 0 or ids.max() >= MOST):
                 raise ValueError("token ids are from 0 on, and have 31 bits")
-            tokens[start : start + len(each)] = each + 1
-        return cls(tokens=tokens, starts=starts, **_sorted(tokens))
+            found.frombytes((ids + 1).astype(np.int32).tobytes())
+            found.append(0)
+            starts.append(len(found))
+            _check(len(found))
+        tokens = np.frombuffer(found, np.int32) if found else np.zeros(0, np.int32)
+        borders = np.frombuffer(starts, np.int64)
+        return cls(tokens=tokens, starts=borders, **_sorted(tokens))
 
     def save(self, folder: Path) -> None:
         """Write the index."""
@@ -157,8 +160,7 @@ def _loops() -> Any:
 def _check(size: int) -> None:
     if size > MOST:
         raise HarnessError(
-            f"{size:,} tokens are more than one index holds ({MOST:,}; it would take "
-            f"{readable(8 * size)}).",
+            f"the corpus has more tokens than one index holds ({MOST:,}, of {readable(8 * MOST)}).",
             "Index a part of the corpus.",
         )
 

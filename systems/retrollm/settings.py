@@ -11,6 +11,9 @@ from harness.data import HarnessError
 from systems.models.hub import about, base_folder, checked_device, model_folder
 from systems.models.words import has_open_words
 
+Layers = Literal["attention", "all"]
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -28,7 +31,8 @@ class Settings:
     epochs:        over all questions
     rate, decay:   of AdamW
     batch:         questions a step; micro: at once, as memory allows
-    lora:          rank; 0: all weights
+    lora, alpha:   rank and scale; rank 0: all weights
+    layers:        that LoRA is put on: those of ``attention``, or ``all`` linear ones
     device, dtype: bfloat16 on CUDA computes in it, with weights in float32
     """
 
@@ -46,6 +50,8 @@ class Settings:
     batch: int | None = None
     micro: int | None = None
     lora: int | None = None
+    alpha: int | None = None
+    layers: Layers | None = None
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16"] = "float32"
 
@@ -54,14 +60,19 @@ class Settings:
         mini = has_open_words(base_folder(model_folder(self.model)))
         told = {key: each for key, each in asdict(self).items() if each is not None}
         found = replace(MINI if mini else PAPER, **told)
+        if about(model_folder(self.scorer)).get("world", "") != found.world:
+            raise HarnessError(
+                f"{self.model} and the scorer {self.scorer} are not of one world.",
+                "Name another one: --scorer BAAI/bge-reranker-base.",
+            )
         _check(found)
         return found
 
 
 @dataclass(frozen=True)
 class Filled(Settings):
-    """Settings of which none is None; those of the paper, unless it says otherwise. (It states no
-    learning rate, batch or layers of LoRA.)"""
+    """Settings of which none is None: those of the paper, where it states them. (It does not state
+    learning rate, batch and the layers of LoRA.)"""
 
     without_clues: float = 0.0
     masked: float = 0.8
@@ -70,6 +81,8 @@ class Filled(Settings):
     batch: int = 64
     micro: int = 1
     lora: int = 16
+    alpha: int = 64
+    layers: Layers = "attention"
 
     @property
     def explains(self) -> bool:
@@ -83,12 +96,15 @@ class Filled(Settings):
 
 
 PAPER = Filled()
-MINI = Filled(without_clues=0.1, masked=0.0, epochs=15, rate=2e-3, batch=64, micro=64, lora=16)
+MINI = Filled(
+    without_clues=0.1, masked=0.0, epochs=15, rate=2e-3, batch=64, micro=64, alpha=32, layers="all"
+)
 
 
 def _check(s: Filled) -> None:
     """`HarnessError` for a setting with which nothing could be learned."""
     least = {"evidences": 1, "epochs": 1, "batch": 1, "micro": 1, "lora": 0, "decay": 0}
+    least |= {"alpha": 1}
     for name, value in asdict(s).items():
         if name in least and not value >= least[name]:
             raise HarnessError(f"retrollm:{name}={value} is wrong.", f"Give {least[name]} or more.")

@@ -8,7 +8,7 @@ for next (but see ``again`` in the training).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import exp, inf
@@ -23,7 +23,7 @@ from harness.run.spans import span
 from systems.models.classifier import Classifier
 from systems.models.hub import OneModel, check_sizes
 from systems.models.language import Generated, open_lm
-from systems.models.prompts import Prompt
+from systems.models.prompts import Prompt, load_prompts
 from systems.passages import with_text
 from systems.reader import extracted
 from systems.retrollm import clues as by_clues
@@ -39,9 +39,10 @@ from systems.retrollm.decoding import (
     Walk,
 )
 from systems.retrollm.expansion import MOST_WORDS, Outside, expander
-from systems.retrollm.form import Form
+from systems.retrollm.form import SIGNS, Form
 from systems.retrollm.texts import Shelf, script_of
 from systems.retrollm.windows import Text, Window, windows
+from systems.sizes import readable
 
 MINI = "mini-retrollm"
 PAPER_SIZES = {"candidates": 25, "window": 32, "merged": 128}
@@ -49,6 +50,10 @@ MINI_SIZES = {"candidates": 5, "window": 8, "merged": 24}
 """What suits the short passages of the mini world best, tuned on its dev questions."""
 RANKED = 100
 """Documents of the expander's ranking."""
+TOKENS = 150
+"""Of a document, title included, for an estimate."""
+LARGEST = 50_000_000
+"""Tokens of a corpus, all of which may be evidence."""
 LEAST = 32
 """Tokens that there has to be room for before an answer."""
 
@@ -78,7 +83,7 @@ class Pass:
     shelf: Shelf
     walk: Walk
     ranking: list[int]
-    words: list[list[tuple[int, ...]]]
+    words: list[list[list[int]]]
     scored: Scored | None = None
 
 
@@ -135,6 +140,9 @@ class RetroLLM(OneModel):
                 "retrollm:clues=none,expansion=none leaves no candidate documents.",
                 "Leave one of the two out, or write constraint=corpus.",
             )
+        if (clues == "none" and again) or (constraint == "corpus" and mode == "released"):
+            both = "clues=none,again" if again else "constraint=corpus,mode=released"
+            raise HarnessError(f"retrollm:{both} contradicts itself.", "Leave one of the two out.")
         self.model, self.revision = model, ""
         self.expander, self.scorer, self.scale = expander(expansion), Scoring(scorer), scale
         self.sizes = given
@@ -144,6 +152,7 @@ class RetroLLM(OneModel):
         )
         self.judges = constraint == "documents" and (lookahead > 0 or mode == "released")
         self.ranked: Mapping[str, Reply] = {}
+        self.on_progress: Callable[[int, int], None] = lambda done, total: None  # noqa: ARG005
         if not isinstance(self.expander, Outside):
             self.rankings = None  # type: ignore[assignment,method-assign]
 
@@ -162,6 +171,16 @@ class RetroLLM(OneModel):
             )
         return found
 
+    def index_files(self) -> Sequence[Path]:
+        """What the index depends on: the model's files and those of a SPLADE model."""
+        outside = isinstance(self.expander, Outside)
+        return [*super().files(), *(() if outside else self.expander.files())]
+
+    def needs(self, documents: int) -> str:
+        """What an index of so many documents of 100 words takes."""
+        size = documents * TOKENS
+        return f"{readable(21 * size)} of memory to build n-grams, {readable(10 * size)} of disk"
+
     def rankings(self) -> dict[str, Reply]:
         """The rankings of the expander that come from outside; the runner makes ``ranked`` of
         them."""
@@ -169,10 +188,11 @@ class RetroLLM(OneModel):
         return self.expander.run.external()
 
     def build(self, corpus: Corpus, folder: Path, brief: Brief) -> None:
-        """Write the n-grams of the corpus, and the expander's index."""
-        lm = open_lm(self.folder(), brief.device, brief.dtype)
-        script = script_of(lm.prompts)
-        Shelf.of(script, corpus).save(folder)
+        """Write the n-grams of the corpus, of 2³¹ tokens at most, and the expander's index."""
+        prompts = load_prompts(self.folder())
+        Form.of(prompts)  # a model that was not taught the signs is told before the work
+        script = script_of(prompts)
+        Shelf.of(script, corpus, lambda done: self.on_progress(done, len(corpus))).save(folder)
         script.save(folder)
         (folder / "expander").mkdir()
         self.expander.build(corpus, folder / "expander", brief)
@@ -231,7 +251,7 @@ class RetroLLM(OneModel):
             shelf = self._shelf(query.pool)
             local = self._local(shelf, [hit.id for hit in hits])
             forms = [dict.fromkeys((each, each.lower(), each.capitalize())) for each in more]
-            spelled = [[tuple(read.ids) for read in self.script.read(list(each))] for each in forms]
+            spelled = [[read.ids for read in self.script.read(list(each))] for each in forms]
             walk = Walk(self.rules, self.form, shelf.ngrams, self._room(query))
             found.append(Pass(query, shelf, walk, local, spelled))
         return found
@@ -290,10 +310,11 @@ class RetroLLM(OneModel):
     def _sources(self, one: Pass) -> tuple[list[int], Text, list[Window]]:
         """The candidates of a question, their texts, and the windows to be judged."""
         shelf, walk = one.shelf, one.walk
+        # What is looked for behind evidence, the expander knows nothing of.
+        ranking = one.ranking if not walk.evidence else []
         scored = by_clues.scores(shelf, walk.clues)
-        expanded = self.rules.clues != "none" and bool(one.ranking)
-        first = by_clues.ranked(scored, by_clues.KEPT if expanded else self.candidates)
-        fused = by_clues.fused([first, one.ranking])
+        first = by_clues.best(scored, by_clues.KEPT if ranking else self.candidates)
+        fused = by_clues.fused([first, ranking])
         documents = by_clues.ranked(fused)
         if self.rules.constraint == "corpus":
             return documents, self._whole(shelf), []
@@ -301,17 +322,22 @@ class RetroLLM(OneModel):
         text = Text.of(shelf, kept)
         if not self.judges:
             return documents, text, []
-        said = [form for forms in one.words for form in forms]
-        rare = by_clues.rarest(shelf.ngrams, said, MOST_WORDS)
-        return documents, text, windows(text, [*walk.clues, *rare], self.around, self.longest)
+        words = [*walk.clues, *by_clues.rarest(shelf.ngrams, one.words, MOST_WORDS)]
+        return documents, text, windows(text, words, self.around, self.longest)
 
     def _whole(self, shelf: Shelf) -> Text:
         """The text of a whole shelf; that of the corpus is kept."""
-        if shelf is not self.shelf:
-            return Text.of(shelf, range(shelf.documents))
-        if not hasattr(self, "_corpus_text"):
-            self._corpus_text = Text.of(shelf, range(shelf.documents))
-        return self._corpus_text
+        return self._corpus_text if shelf is self.shelf else Text.of(shelf, range(shelf.documents))
+
+    @cached_property
+    def _corpus_text(self) -> Text:
+        if (size := len(self.shelf.ngrams.tokens)) > LARGEST:
+            raise HarnessError(
+                f"retrollm:constraint=corpus looks at all {size:,} tokens for each one it writes, "
+                f"and that is done up to {LARGEST:,}.",
+                "Write constraint=documents.",
+            )
+        return Text.of(self.shelf, range(self.shelf.documents))
 
     def _passage(self, one: Pass, documents: Sequence[int], text: Text, window: Window) -> Document:
         """A window as a passage, with the title of its document."""
@@ -337,17 +363,31 @@ class RetroLLM(OneModel):
         return Reply(
             Answer(extracted(text).removesuffix("."), tuple(known)),
             tuple(self._hits(one, ids, k)),
-            raw=written.text,
+            raw=self._raw(one, known, text),
             read=tuple(ids),
             counts={
                 **written.counts,
+                **({"not_in_file": 1} if self._unknown(one.query) else {}),
                 "scored_tokens": scored.tokens,
                 "clues": len(walk.said),
                 "evidences": len(walk.evidence),
             },
-            stop="length" if walk.cut else "stop",
+            stop="stop" if walk.ended else "length",
             extras={"clues": [self.script.say(each) for each in walk.said]},
         )
+
+    def _unknown(self, query: Query) -> bool:
+        """Whether the file of rankings does not have the question."""
+        return isinstance(self.expander, Outside) and query.id not in self.ranked
+
+    def _raw(self, one: Pass, evidence: Sequence[Evidence], answer: str) -> str:
+        """All that was written, as text."""
+        clue, end_clue, sep, begin, end = SIGNS
+        clues = sep.join(self.script.say(each) for each in one.walk.said)
+        said = [self.script.say(each.ids) for each in one.walk.evidence]
+        for place, each in enumerate(evidence):
+            said[place] = self.corpus[each.doc_id].text[slice(*each.span or (0, 0))]
+        return f"{clue}{clues}{end_clue}{begin}{sep.join(said)}{end}{answer}"
 
     def _evidence(self, one: Pass, found: Found) -> Evidence | None:
         """Where an evidence stands in its document, in characters."""

@@ -8,7 +8,7 @@ those of the known words, the same in the whole corpus.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -21,7 +21,7 @@ from harness.data import Document, HarnessError
 from systems.models.prompts import Prompts, TokenPrompts, Tokens, WordPrompts
 from systems.models.words import PIECES, OpenWords
 from systems.retrollm.form import sentence_spans
-from systems.retrollm.ngrams import Ints, Ngrams
+from systems.retrollm.ngrams import Ngrams
 
 SENTENCES, WORDS = "sentences.npy", "open_words.json"
 CHUNK = 1000
@@ -90,12 +90,14 @@ class WordScript:
         return known
 
     def word(self, number: int) -> str:
-        """The word of an id that the model does not have."""
-        return self.open[number - len(self.words)]
+        """The word of an id; that of -1 is not known."""
+        known = self.words.known
+        if number < 0:
+            return "…"
+        return known[number] if number < len(known) else self.open[number - len(known)]
 
     def say(self, ids: Sequence[int]) -> str:
-        known = self.words.known
-        return " ".join(known[each] if each < len(known) else self.word(each) for each in ids)
+        return " ".join(map(self.word, ids))
 
     def save(self, folder: Path) -> None:
         (folder / WORDS).write_text(json.dumps(self.open, ensure_ascii=False))
@@ -127,19 +129,31 @@ class Shelf:
         self.ngrams, self.begins, self.numbers = ngrams, begins, numbers
 
     @classmethod
-    def of(cls, script: Script, documents: Iterable[Document]) -> Shelf:
-        """The shelf of a corpus."""
-        parts: list[Ints] = []
-        marks: list[npt.NDArray[np.uint8]] = []
-        for chunk in iter(partial(_first, iter(documents)), []):
-            read = script.read([text for each in chunk for text in (each.title, each.text)])
-            for each, title, text in zip(chunk, read[::2], read[1::2], strict=True):
-                parts += [np.array(title.ids, np.int32), np.array(text.ids, np.int32)]
-                starts = np.zeros(len(text.ids) + 1, np.uint8)
-                starts[_begins(each, text)] = 1
-                marks += [np.zeros(len(title.ids) + 1, np.uint8), starts]
-        begins = np.concatenate(marks) if marks else np.zeros(0, np.uint8)
-        return cls(Ngrams.of(parts), begins)
+    def of(
+        cls,
+        script: Script,
+        documents: Iterable[Document],
+        told: Callable[[int], None] = lambda done: None,  # noqa: ARG005
+    ) -> Shelf:
+        """The shelf of a corpus; ``told`` is called with how many documents are done."""
+        marks = bytearray()
+
+        def parts() -> Iterator[list[int]]:
+            stream, done = iter(documents), 0
+            for chunk in iter(partial(_first, stream), []):
+                read = script.read([text for each in chunk for text in (each.title, each.text)])
+                for each, title, text in zip(chunk, read[::2], read[1::2], strict=True):
+                    here = bytearray(len(title.ids) + len(text.ids) + 2)
+                    for place in _begins(each, text):
+                        here[len(title.ids) + 1 + place] = 1
+                    marks.extend(here)
+                    yield title.ids
+                    yield text.ids
+                done += len(chunk)
+                told(done)
+
+        ngrams = Ngrams.of(parts())
+        return cls(ngrams, np.frombuffer(marks, np.uint8))
 
     def save(self, folder: Path) -> None:
         """Write the shelf of a corpus."""
@@ -195,5 +209,20 @@ def _first(documents: Iterator[Document]) -> list[Document]:
 def _begins(document: Document, text: Tokens) -> list[int]:
     """Which tokens of a text begin a sentence."""
     starts = [start for start, _ in text.spans]
-    places = np.searchsorted(starts, [start for start, _ in sentence_spans(document)])
-    return sorted({int(place) for place in places if place < len(starts)})
+    found = set()
+    for start, _ in sentence_spans(document):
+        place = int(np.searchsorted(starts, start))
+        # A line break before it, which is a token of its own, does not belong to the sentence; a
+        # space does, as it does within others.
+        while place < len(starts) and _breaks(document.text, text.spans, place):
+            place += 1
+        if place < len(starts):
+            found.add(place)
+    return sorted(found)
+
+
+def _breaks(text: str, spans: Sequence[tuple[int, int]], place: int) -> bool:
+    """Whether a token is white space with more in it than spaces."""
+    start, end = spans[place]
+    before = spans[place - 1][1] if place else 0
+    return start == end and bool(text[before:start].strip(" "))

@@ -1,8 +1,8 @@
 """Training RetroLLM on sequences of clues, evidence and answer (Li et al. 2024, arXiv 2412.11919,
 sections 3.5 and D.3.2).
 
-Of each question: the sentences of what was retrieved that hold a clue or a rare word of it, ranked
-by a cross-encoder; of the best k_e those up to the first relevant one are its evidence. Which are
+Of each question: the sentences of what was retrieved that hold a clue or a name of it, ranked by a
+cross-encoder; of the best k_e those up to the first relevant one are its evidence. Which are
 relevant and what its clues are comes with the questions (the paper asks a model of 70B). A question
 of several steps has its relevant sentences in their order. Questions for which nothing relevant was
 retrieved are left out.
@@ -37,7 +37,7 @@ from systems.models.prompts import Prompt, TokenPrompts
 from systems.models.tuning import Tunable
 from systems.passages import with_text
 from systems.retrollm.form import SIGNS, Form, sentences
-from systems.retrollm.settings import Settings
+from systems.retrollm.settings import ATTENTION, Settings
 from systems.training import state
 from systems.training.learning import Learner, chunks, fill, precision
 
@@ -85,7 +85,14 @@ class RetroLLM:
         self.train = known(examples, s.explanations)
         self.left_out = len(examples) - len(self.train)
         tunable = Tunable(
-            model_folder(s.model), s.device, s.lora, lasting(s.model), seed, signs=SIGNS
+            model_folder(s.model),
+            s.device,
+            s.lora,
+            lasting(s.model),
+            seed,
+            signs=SIGNS,
+            alpha=s.alpha,
+            layers=ATTENTION if s.layers == "attention" else (),
         )
         self.learner = Learner(tunable, s.rate, s.decay)
         self.lm, self.form = tunable.lm, Form.of(tunable.prompts)
@@ -100,6 +107,8 @@ class RetroLLM:
         counts = {"train": len(self.train), "left_out": self.left_out}
         start = digest([file_hash(file) for file in self.learner.tunable.files])
         told = {"world": self.settings.world, "recipe": asdict(self.settings), "start": start}
+        if self.settings.explanations:
+            told["explanations"] = file_hash(Path(self.settings.explanations).expanduser())
         return {**told, "questions": counts}
 
     def step(self) -> dict[str, float]:
@@ -117,10 +126,17 @@ class RetroLLM:
             self.learner.tunable.salted(str(rng.random())),
         ):
             told = [self._told(self.sequences[place], rng) for place in batch]
+            told = [each for each in told if self._fits(each)]
+            if not told:
+                raise HarnessError(
+                    f"no sequence of a step fits into the model's {self.lm.window} tokens.",
+                    "Take a model that reads more.",
+                )
             whole = sum(sum(each.weights) for each in told)
             losses = (self._loss(part, figures) / whole for part in chunks(told, s.micro))
             loss = self.learner.step(losses, max(LEAST, fall))
         self.done += 1
+        figures["too_long"] = [1 - len(told) / len(batch)]
         return {"loss": loss, **{name: fmean(each) for name, each in figures.items()}}
 
     def keep(self, path: Path, notes: str) -> None:
@@ -209,6 +225,10 @@ class RetroLLM:
         write([*form.lead, *answer, *form.end], "a")
         return Told(Asked(ids, len(row.ids), row), weights, parts)
 
+    def _fits(self, told: Told) -> bool:
+        """Whether the model can read a sequence; longer ones are left out."""
+        return self.lm.window is None or len(told.asked.ids) <= self.lm.window
+
     def _stop(self) -> str:
         return "." if isinstance(self.lm.prompts, TokenPrompts) else ""
 
@@ -231,7 +251,8 @@ class RetroLLM:
 
 def known(examples: Sequence[Example], file: str) -> list[Example]:
     """The examples of which it is known how they are answered, by what came with them or by a
-    file, and for which their evidence was retrieved. `HarnessError` if there are none."""
+    file, and for which all of their evidence was retrieved, sentence by sentence. `HarnessError` if
+    there are none."""
     told = _from_file(Path(file).expanduser()) if file else {}
     found = []
     for each in examples:
@@ -240,8 +261,8 @@ def known(examples: Sequence[Example], file: str) -> list[Example]:
             continue
         texts = {text for document in each.documents for text in sentences(document)}
         evidence = tuple(text for text in how.evidence if text in texts)
-        if evidence and evidence[-1] == how.evidence[-1]:
-            found.append(replace(each, explained=how._replace(evidence=evidence)))
+        if evidence and evidence == how.evidence:
+            found.append(each if how is each.explained else replace(each, explained=how))
     if not found:
         raise HarnessError(
             f"of {len(examples)} questions, for none it is known what clues and evidence they have "

@@ -109,8 +109,14 @@ def occurrences(ids: Places, clue: Sequence[int]) -> list[int]:
 
 
 def bonus(size: int, found: Sequence[Window], scores: Sequence[float]) -> npt.NDArray[np.float64]:
-    """For each token the best score of the windows that hold it, 0 outside of all (Eq. 12)."""
+    """For each token the best score of the windows that hold it (Eq. 12); outside of all 0, or the
+    worst score if that is less, so that no window is worse than none."""
     best = np.full(size, -np.inf)
     for (start, end), score in zip(found, scores, strict=True):
         best[start:end] = np.maximum(best[start:end], score)
-    return np.where(np.isneginf(best), 0.0, best)
+    return np.where(np.isneginf(best), least(scores), best)
+
+
+def least(scores: Sequence[float]) -> float:
+    """What a token outside of all windows is worth."""
+    return min(0.0, *scores) if scores else 0.0
