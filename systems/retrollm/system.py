@@ -2,8 +2,7 @@
 then the answer (Li et al. 2024, arXiv 2412.11919).
 
 Where the released code and the paper differ, ``mode=paper`` (the default) is the paper. What it
-does not do: beams, evidence over several passages, chains in which an evidence names what to look
-for next (but see ``again`` in the training).
+does not do: beams, evidence that goes over the end of a passage.
 """
 
 from __future__ import annotations
@@ -95,7 +94,7 @@ class RetroLLM(OneModel):
     scorer:     the cross-encoder that judges windows; ``scale``: its scores through a sigmoid, or
                 raw
     mode:       ``paper``: look-ahead (Eq. 12); ``released``: evidence j begins in the first fifth
-                of the j-th best window, and then goes on anywhere in its document
+                of the j-th best window, and goes on from there in its document
     lookahead:  λ
     clues:      n-grams of the ``corpus``, ``free`` or ``none``
     constraint: evidence stands in a candidate document (``documents``), anywhere in the ``corpus``,
@@ -211,7 +210,8 @@ class RetroLLM(OneModel):
             place = self.scorer.folder()
             self.classifier = Classifier(place, device=brief.device, dtype=brief.dtype)
         sizes = {**(MINI_SIZES if self.world else PAPER_SIZES), **self.sizes}
-        self.candidates, self.around, self.longest = sizes.values()
+        self.candidates = sizes["candidates"]
+        self.around, self.longest = sizes["window"], sizes["merged"]
         self.rules = self._rules(brief.max_new_tokens)
 
     def _rules(self, answer: int) -> Rules:
