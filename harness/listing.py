@@ -25,6 +25,10 @@ NEEDS = {
         ("torch", "transformers", "peft"),
         "pip install -c constraints.txt -e .",
     ),
+    "retrollm's n-grams": (
+        ("pydivsufsort", "numba"),
+        "pip install -c constraints.txt -e .",
+    ),
     "prepare from the hub": (("datasets",), "pip install -c constraints.txt -e '.[hub]'"),
     "Mamba-2 CUDA kernels": (("mamba-ssm",), "pip install -e '.[cuda]' on Linux with CUDA"),
     "MS MARCO ROUGE and BLEU": (("spacy",), "pip install -c constraints.txt -e '.[msmarco]'"),
