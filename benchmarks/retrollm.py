@@ -175,6 +175,9 @@ def report(lines: Sequence[Mapping], options: argparse.Namespace) -> str:
         "",
         "## One hop: what was written",
         "",
+        "Means over questions and seeds. Tokens are those of the stage that answers, which a "
+        "cross-encoder reads (`for scores`) apart.",
+        "",
         *details(of),
         "",
     ]
@@ -217,7 +220,8 @@ def details(of: Mapping[str, list]) -> Iterator[str]:
         for metric in ("EM", *METRICS):
             values = [line[metric] for line in part if metric in line]
             cells.append(f"{fmean(values):.3f}" if values else "–")
-        cells += [f"{fmean(line[count] for line in part):.1f}" for count in COUNTS] if part else []
+        for count in COUNTS:
+            cells.append(f"{fmean(line[count] for line in part):.1f}" if part else "–")
         yield f"| {name} | " + " | ".join(cells) + " |"
 
 
