@@ -23,9 +23,9 @@ Tiny models trained from nothing on the generated world (`python -m harness trai
 in `systems/checkpoints`; other seeds, where they stand, show how much the seed matters. They say
 nothing about real text, and refuse real tasks. The recipes' settings are explained in
 `systems/training/recipe.py`. `mini-dro`, two adapters of `mini-selector` and `mini-llama`, is what
-`python -m harness train dro --out DIR` makes; its iterations are in `results/dro`. `mini-retrollm`, an
-adapter of `mini-llama` with five signs of its own, is what `python -m harness train retrollm --out
-DIR` makes (about 600 CPU-s).
+`python -m harness train dro --out DIR` makes; its iterations are in `results/dro`. `mini-retrollm`,
+an adapter of `mini-llama` with five signs of its own, is what `python -m harness train retrollm
+--out DIR` makes (about 600 CPU-s).
 
 `passages` is how far the curriculum had gone, `right` the share of training questions (of all kinds
 and sizes so far, on worlds seen once) that were answered right; for rankers, whose first passage
