@@ -160,8 +160,8 @@ def report(lines: Sequence[Mapping], options: argparse.Namespace) -> str:
         "",
         f"Written by `python benchmarks/retrollm.py --questions {options.questions}`: worlds of "
         f"10,000 documents, seed {WORLD}, the whole corpus to be searched; questions that have an "
-        f"answer: {told_counts}. Mean over {len(options.seeds)} training seeds (where a row says "
-        "so, one) with a 95 % interval over groups of questions that share a gold passage; below "
+        f"answer: {told_counts}. Mean over {len(options.seeds)} training seeds (fewer where a row "
+        "says so) with a 95 % interval over groups of questions that share a gold passage; below "
         "it the paired difference to RetroLLM. *Mini world: mechanism tests, nothing about real "
         "data.*",
         "",
@@ -205,8 +205,8 @@ def table(
             seeds = {line["seed"] for line in part}
             against = [line for line in full if line["kind"] == kind and line["seed"] in seeds]
             cells.append(cell(part, against, metric) if part else "–")
-            if part and len(seeds) == 1:
-                cells[-1] += "<br>one seed"
+            if part and len(seeds) < len({line["seed"] for line in full}):
+                cells[-1] += f"<br>{len(seeds)} of the seeds"
         yield f"| {name} | " + " | ".join(cells) + " |"
 
 
