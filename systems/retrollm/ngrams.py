@@ -2,8 +2,8 @@
 
 A suffix array over the token ids of a language model, 0 behind each document (other ids are moved
 up by one), so that no n-gram goes over the end of a document. The papers use an FM-index, which
-takes less room (3 bytes a token instead of 10) and more time: the tokens that may follow a prefix of
-one, two, three or five are read off here 3, 7, 12 or 26 times faster (benchmarks/ngrams.py, 10
+takes less room (3 bytes a token instead of 10) and more time: the tokens that may follow a prefix
+of one, two, three or five are read off here 3, 7, 12 or 26 times faster (benchmarks/ngrams.py, 10
 million tokens), and those behind a single token are kept. Files are mapped, not read.
 
 FOLDER/tokens.npy suffixes.npy starts.npy           int32 (n,), int32 (n,), int64 (documents + 1,)
