@@ -630,10 +630,12 @@ def test_the_variants_are_what_they_say(
         "few": {"candidates": 1},
         "again": {"again": 2},
         "raw": {"scale": "raw"},
+        "released": {"mode": "released", "window": 4},
     }
     for name, options in variants.items():
         system = opened(folders["open"], corpus, scorer, tmp_path / name, **options)
         made[name] = system.solve(asked(6), 8)
+    assert [r.answer for r in made["released"]] != [r.answer for r in made["plain"]]
     for name, replies in made.items():
         for reply in replies:
             assert reply.answer is not None and reply.answer.evidence is not None
