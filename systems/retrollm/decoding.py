@@ -130,7 +130,6 @@ class Walk:
     ngrams:  of what clues are taken from
     clues:   those since its last evidence; evidence, answer: what was written so far
     said:    all clues
-    ended:   whether it ended its answer by itself
     sources: of its evidence, once it has them
     room:    tokens before its answer, at most
     """
@@ -147,13 +146,17 @@ class Walk:
         self.again = rules.again
         self.evidence: list[Found] = []
         self.answer: list[int] = []
-        self.ended = False
         self.sources: Sources | None = None
         self._prefix = ngrams.prefix(())
         self._written: list[int] = []
         self._live = NOTHING
 
     # --- clues ------------------------------------------------------------------------
+
+    @property
+    def cut(self) -> bool:
+        """Whether its answer is as long as one may be."""
+        return len(self.answer) >= self.rules.answer_tokens
 
     @property
     def waiting(self) -> bool:
@@ -171,7 +174,7 @@ class Walk:
         if self.stage == "between":
             more = [self.form.clue] if self.room > SIGNS_LEFT else []
             return only(*more, self.form.lead[0])
-        if len(self.answer) >= self.rules.answer_tokens:
+        if self.cut:
             return only(*self.form.end[:1])
         return Options(NOTHING, np.zeros(0), self.form.end[:1], free=True)
 
@@ -189,9 +192,7 @@ class Walk:
             self._write_evidence(sign, token)
         elif self.stage == "between":
             self._go_on(sign)
-        elif sign in self.form.end:
-            self.ended = len(self.answer) < self.rules.answer_tokens
-        else:
+        elif sign not in self.form.end:
             self.answer.append(sign)
 
     def _clue_options(self) -> Options:

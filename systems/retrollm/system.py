@@ -372,7 +372,7 @@ class RetroLLM(OneModel):
                 "clues": len(walk.said),
                 "evidences": len(walk.evidence),
             },
-            stop="stop" if walk.ended else "length",
+            stop="length" if walk.cut else written.stop,
             extras={"clues": [self.script.say(each) for each in walk.said]},
         )
 
