@@ -37,7 +37,7 @@ def train_plan(
         if not serves(world, registry.task(parse_spelled(name))):
             raise HarnessError(
                 f"the models to begin with are of the generated world {world}, not for {name}.",
-                "Name others: --selector ORG/NAME --generator ORG/NAME.",
+                "Name others, by the options that `list recipes` shows.",
             )
     plan = make_plan(tasks, [first], split="train", setting=setting, data=data)
     last = plan.pipelines[0].stages[-1].system

@@ -73,14 +73,20 @@ def _saved(model: Any, tokenizer: Any, folder: Path) -> Path:
     return folder
 
 
-def make_bert(folder: Path, seed: int = 0) -> Path:
-    """A BERT-shaped encoder, 64 positions."""
+def _bert(
+    kind: Callable[..., Any], folder: Path, seed: int, positions: int, **settings: Any
+) -> Path:
     tokenizer = make_tokenizer(pad_token="<pad>", cls_token="[CLS]", sep_token="[SEP]")
     torch.manual_seed(seed)
     config = transformers.BertConfig(
-        vocab_size=len(tokenizer), max_position_embeddings=64, **WIDE, **HEADS
+        vocab_size=len(tokenizer), max_position_embeddings=positions, **settings, **WIDE, **HEADS
     )
-    return _saved(transformers.BertModel(config), tokenizer, folder)
+    return _saved(kind(config), tokenizer, folder)
+
+
+def make_bert(folder: Path, seed: int = 0) -> Path:
+    """A BERT-shaped encoder, 64 positions."""
+    return _bert(transformers.BertModel, folder, seed, 64)
 
 
 def make_llama(folder: Path, seed: int = 0, positions: int = 256) -> Path:
@@ -197,26 +203,13 @@ def make_open_bert(folder: Path, seed: int = 0, world: str = "", labels: int = 0
 
 def make_classifier(folder: Path, seed: int = 0, labels: int = 1, positions: int = 64) -> Path:
     """A BERT-shaped classifier of pairs."""
-    tokenizer = make_tokenizer(pad_token="<pad>", cls_token="[CLS]", sep_token="[SEP]")
-    torch.manual_seed(seed)
-    config = transformers.BertConfig(
-        vocab_size=len(tokenizer),
-        max_position_embeddings=positions,
-        num_labels=labels,
-        **WIDE,
-        **HEADS,
-    )
-    return _saved(transformers.BertForSequenceClassification(config), tokenizer, folder)
+    kind = transformers.BertForSequenceClassification
+    return _bert(kind, folder, seed, positions, num_labels=labels)
 
 
 def make_masked(folder: Path, seed: int = 0) -> Path:
     """A BERT-shaped masked language model, 512 positions."""
-    tokenizer = make_tokenizer(pad_token="<pad>", cls_token="[CLS]", sep_token="[SEP]")
-    torch.manual_seed(seed)
-    config = transformers.BertConfig(
-        vocab_size=len(tokenizer), max_position_embeddings=512, **WIDE, **HEADS
-    )
-    return _saved(transformers.BertForMaskedLM(config), tokenizer, folder)
+    return _bert(transformers.BertForMaskedLM, folder, seed, 512)
 
 
 OPEN: dict[str, Callable[..., Path]] = {

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from harness.data import HarnessError
 from systems.dro.em import Norm
-from systems.models.hub import about, base_folder, checked_device, model_folder
+from systems.models.hub import about, base_folder, check_least, checked_device, model_folder
 from systems.models.words import has_open_words
 
 
@@ -150,9 +150,7 @@ def _check(s: Filled) -> None:
     least |= {"iterations": 0, "questions": 0, "patience": 0, "shown": 0, "lora": 0, "decay": 0}
     least |= {"selector_warm_up": 0, "generator_warm_up": 0}
     least |= {"selector_epochs": 1, "generator_epochs": 1}
-    for name, value in asdict(s).items():
-        if name in least and not value >= least[name]:
-            raise HarnessError(f"dro:{name}={value} is wrong.", f"Give {least[name]} or more.")
+    check_least("dro", asdict(s), least)
     for name in ("selector_rate", "generator_rate"):
         if not 0 < getattr(s, name) < inf:
             raise HarnessError(f"dro:{name}={getattr(s, name)} is wrong.", "Give one above 0.")

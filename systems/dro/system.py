@@ -6,9 +6,9 @@ Training is `systems.dro.training`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +16,7 @@ from harness.corpus import Corpus
 from harness.data import Brief, Document, HarnessError, Hit, Query, Reply
 from harness.run.spans import span
 from systems.dro.selector import Asked, Drawn, Selector
-from systems.models.hub import ABOUT, SHIPPED, OneModel, about, model_folder
+from systems.models.hub import ABOUT, SHIPPED, Checkpoint, OneModel, about, model_folder
 from systems.models.language import open_lm
 from systems.passages import words_of
 from systems.reader import Reader
@@ -24,15 +24,6 @@ from systems.reader import Reader
 MINI = "mini-dro"
 KEEP = 5
 """Passages of a list, where neither the pipeline nor the checkpoint says."""
-
-
-class Choosing(OneModel):
-    """The selector's checkpoint."""
-
-    takes = "ForCausalLM"
-
-    def __init__(self, model: str) -> None:
-        self.model, self.revision = model, ""
 
 
 class Dro:
@@ -99,7 +90,8 @@ class Dro:
     @cached_property
     def models(self) -> dict[str, OneModel]:
         """The models that this part needs."""
-        made = {"selector": Choosing, "generator": Reader}
+        selector = partial(Checkpoint, takes="ForCausalLM")
+        made: dict[str, Callable[..., OneModel]] = {"selector": selector, "generator": Reader}
         used = [each for each in made if self.part in (each, "both")]
         return {each: made[each](model=self._model(each)) for each in used}
 

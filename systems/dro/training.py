@@ -26,7 +26,7 @@ from torch import Tensor
 from harness.data import Document, Example, HarnessError
 from harness.manifest import digest, file_hash
 from harness.score.answers import against, squad_answer
-from harness.score.normalise import squad_normal
+from harness.score.outputs import contains
 from systems.dro.em import Posterior, Said, posterior
 from systems.dro.selector import Asked, Selector
 from systems.dro.settings import Settings
@@ -460,9 +460,7 @@ def judged_list(
 ) -> dict[str, float]:
     """Whether a passage contains an accepted answer (``answer_R``, the paper's recall), and the
     share of the support that is there (``support_R``), where any is known."""
-    texts = [f" {squad_normal(words_of(each))} " for each in chosen]
-    wanted = [f" {squad_normal(each)} " for each in answers]
-    found = {"answer_R": float(any(each in text for each in wanted for text in texts))}
+    found = {"answer_R": float(any(contains(words_of(each), answers) for each in chosen))}
     if support:
         ids = {each.id for each in chosen}
         found["support_R"] = len(ids & set(support)) / len(support)

@@ -106,6 +106,13 @@ def check_sizes(system: str, **sizes: int) -> None:
             raise HarnessError(f"{system}:{name}={size} is wrong.", "It should be 1 or more.")
 
 
+def check_least(recipe: str, told: Mapping[str, Any], least: Mapping[str, int]) -> None:
+    """`HarnessError` for a setting of a recipe that is below its least."""
+    for name, value in told.items():
+        if name in least and not value >= least[name]:
+            raise HarnessError(f"{recipe}:{name}={value} is wrong.", f"Give {least[name]} or more.")
+
+
 class OneModel:
     """A system on one checkpoint: the files it depends on, and the world it was made for.
 
@@ -152,6 +159,13 @@ class OneModel:
     def world(self) -> str:
         """The generated world that the checkpoint was made for; empty: none."""
         return str(about(base_folder(self.folder())).get("world", ""))
+
+
+class Checkpoint(OneModel):
+    """A model that a system has beside its own."""
+
+    def __init__(self, model: str, takes: str) -> None:
+        self.model, self.revision, self.takes = model, "", takes
 
 
 def _architecture(folder: Path) -> str:

@@ -106,9 +106,14 @@ class Tunable:
         """First embeddings of the signs, of the size that others have."""
         draws = torch.Generator().manual_seed(seed)
         for name, rows in self.signs.items():
-            whole = self.model.get_input_embeddings() if name == "input" else None
-            known = (whole or self.model.get_output_embeddings()).weight.data[: self.first]
+            known = self._embeddings(name).data[: self.first]
             rows.copy_(torch.randn(rows.shape, generator=draws) * known.std().item())
+
+    def _embeddings(self, name: str) -> Tensor:
+        """The matrix that signs have rows in: ``input`` or ``output``."""
+        layer = self.model.get_input_embeddings() if name == "input" else None
+        found: Tensor = (layer or self.model.get_output_embeddings()).weight
+        return found
 
     def _all_weights(self) -> dict[str, nn.Parameter]:
         named = dict(self.model.named_parameters())
@@ -130,8 +135,7 @@ class Tunable:
                 found[name] = each
         for name, rows in self.signs.items():
             found[f"signs.{name}"] = part = nn.Parameter(rows)
-            layer = self.model.get_input_embeddings() if name == "input" else None
-            whole = (layer or self.model.get_output_embeddings()).weight.requires_grad_(True)
+            whole = self._embeddings(name).requires_grad_(True)
             whole.register_post_accumulate_grad_hook(_handing(part, self.first))
         return found
 

@@ -356,13 +356,8 @@ class Speech:
         self.script = script if isinstance(script, WordScript) else None
         self.row = row
         self.known = len(script.words) if isinstance(script, WordScript) else 0
-        self.read: set[int] = set()
-        if self.script is not None:
-            self._read_all()
-
-    def _read_all(self) -> None:
-        assert self.row is not None and self.row.lexicon is not None
-        self.read = {self.known + slot for slot in range(len(self.row.lexicon.slots))}
+        slots = row.lexicon.slots if row is not None and row.lexicon is not None else {}
+        self.read = {self.known + slot for slot in slots.values()}
 
     def give(self, options: Options) -> None:
         """Let the words that may come be said, `MANY` at most, those of the best bonus first."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from harness.data import HarnessError
-from systems.models.hub import about, base_folder, checked_device, model_folder
+from systems.models.hub import about, base_folder, check_least, checked_device, model_folder
 from systems.models.words import has_open_words
 
 Layers = Literal["attention", "all"]
@@ -104,10 +104,7 @@ MINI = Filled(
 def _check(s: Filled) -> None:
     """`HarnessError` for a setting with which nothing could be learned."""
     least = {"evidences": 1, "epochs": 1, "batch": 1, "micro": 1, "lora": 0, "decay": 0}
-    least |= {"alpha": 1}
-    for name, value in asdict(s).items():
-        if name in least and not value >= least[name]:
-            raise HarnessError(f"retrollm:{name}={value} is wrong.", f"Give {least[name]} or more.")
+    check_least("retrollm", asdict(s), {**least, "alpha": 1})
     for name in ("without_clues", "masked"):
         if not 0 <= getattr(s, name) <= 1:
             raise HarnessError(f"retrollm:{name}={getattr(s, name)} is wrong.", "Give 0 to 1.")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from math import exp, inf
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -20,10 +21,10 @@ from harness.corpus import Corpus
 from harness.data import Answer, Brief, Document, Evidence, HarnessError, Hit, Query, Reply
 from harness.run.spans import span
 from systems.models.classifier import Classifier
-from systems.models.hub import OneModel, check_sizes
+from systems.models.hub import Checkpoint, OneModel, check_sizes
 from systems.models.language import Generated, open_lm
 from systems.models.prompts import Prompt, load_prompts
-from systems.passages import with_text
+from systems.passages import part_of
 from systems.reader import extracted
 from systems.retrollm import clues as by_clues
 from systems.retrollm.decoding import (
@@ -44,6 +45,8 @@ from systems.retrollm.windows import Text, Window, windows
 from systems.sizes import readable
 
 MINI = "mini-retrollm"
+SCORES = "ForSequenceClassification"
+"""What judges windows."""
 PAPER_SIZES = {"candidates": 25, "window": 32, "merged": 128}
 MINI_SIZES = {"candidates": 5, "window": 8, "merged": 24}
 """What suits the short passages of the mini world best, tuned on its dev questions."""
@@ -55,15 +58,6 @@ LARGEST = 50_000_000
 """Tokens of a corpus, all of which may be evidence."""
 LEAST = 32
 """Tokens that there has to be room for before an answer."""
-
-
-class Scoring(OneModel):
-    """The cross-encoder that judges windows."""
-
-    takes = "ForSequenceClassification"
-
-    def __init__(self, model: str) -> None:
-        self.model, self.revision = model, ""
 
 
 class Scored(NamedTuple):
@@ -143,7 +137,11 @@ class RetroLLM(OneModel):
             both = "clues=none,again" if again else "constraint=corpus,mode=released"
             raise HarnessError(f"retrollm:{both} contradicts itself.", "Leave one of the two out.")
         self.model, self.revision = model, ""
-        self.expander, self.scorer, self.scale = expander(expansion), Scoring(scorer), scale
+        self.expander, self.scorer, self.scale = (
+            expander(expansion),
+            Checkpoint(scorer, SCORES),
+            scale,
+        )
         self.sizes = given
         self.needs_prior = self.needs_pool = expansion == "prior"
         self.rules = Rules(
@@ -286,16 +284,14 @@ class RetroLLM(OneModel):
     def _begin(self, passes: Sequence[Pass]) -> None:
         """Candidates, windows and their scores, for questions whose clues are written."""
         made = [self._sources(each) for each in passes]
-        pairs, owners = [], []
-        for place, (one, (documents, text, spans)) in enumerate(zip(passes, made, strict=True)):
-            for each in spans:
-                pairs.append(
-                    (one.query.text, replace(self._passage(one, documents, text, each), id=""))
-                )
-                owners.append(place)
-        judged = self.classifier.judge(pairs) if pairs else []
-        for place, (one, (documents, text, spans)) in enumerate(zip(passes, made, strict=True)):
-            here = [each for owner, each in zip(owners, judged, strict=True) if owner == place]
+        pairs = [
+            (one.query.text, self._passage(one, documents, text, each))
+            for one, (documents, text, spans) in zip(passes, made, strict=True)
+            for each in spans
+        ]
+        judged = iter(self.classifier.judge(pairs) if pairs else [])
+        for one, (documents, text, spans) in zip(passes, made, strict=True):
+            here = [*islice(judged, len(spans))]
             scores = [self._scaled(each.score) for each in here]
             tokens = sum(each.tokens for each in here)
             before = one.scored.tokens if one.scored else 0
@@ -344,7 +340,7 @@ class RetroLLM(OneModel):
         which, place = text.place(window[0])
         document = self.corpus[one.shelf.number(documents[which])]
         start, end = self._characters(document, place, window[1] - window[0])
-        return replace(with_text(document, document.text[start:end]), id="")
+        return part_of(document, document.text[start:end])
 
     def _characters(self, document: Document, place: int, count: int) -> tuple[int, int]:
         """Where tokens of a document's text stand in it."""

@@ -26,23 +26,21 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from harness.data import Document, Example, Explained, HarnessError
+from harness.data import Example, Explained, HarnessError
 from harness.files import json_rows
 from harness.manifest import digest, file_hash
-from harness.score.normalise import squad_normal
+from harness.score.outputs import contains
 from systems.models.classifier import Classifier
 from systems.models.hub import lasting, model_folder
 from systems.models.language import Asked
 from systems.models.prompts import Prompt, TokenPrompts
 from systems.models.tuning import Tunable
-from systems.passages import with_text
+from systems.passages import part_of
 from systems.retrollm.form import SIGNS, Form, sentences
 from systems.retrollm.settings import ATTENTION, Settings
 from systems.training import state
 from systems.training.learning import Learner, chunks, fill, precision
-
-HELD, LEAST = 0.5, 0.02
-"""Share of the steps after which the learning rate falls, and what is left of it at the end."""
+from systems.training.recipe import falling
 
 
 class Sequenced(NamedTuple):
@@ -119,7 +117,6 @@ class RetroLLM:
         for place in batch:
             if place not in self.sequences:
                 self.sequences[place] = self.sequence(self.train[place])
-        fall = 1 - max(0.0, self.done / self.steps - HELD) / (1 - HELD)
         figures: dict[str, list[float]] = {}
         with (
             precision(s.device, s.dtype),
@@ -134,7 +131,7 @@ class RetroLLM:
                 )
             whole = sum(sum(each.weights) for each in told)
             losses = (self._loss(part, figures) / whole for part in chunks(told, s.micro))
-            loss = self.learner.step(losses, max(LEAST, fall))
+            loss = self.learner.step(losses, falling(self.done, self.steps))
         self.done += 1
         figures["too_long"] = [1 - len(told) / len(batch)]
         return {"loss": loss, **{name: fmean(each) for name, each in figures.items()}}
@@ -181,7 +178,7 @@ class RetroLLM:
             for text in sentences(each)
             if text in known.evidence or _holds(text, known.clues, example.question)
         ]
-        judged = self.scorer.judge([(example.question, _alone(*each)) for each in found])
+        judged = self.scorer.judge([(example.question, part_of(*each)) for each in found])
         order = sorted(range(len(found)), key=lambda place: -judged[place].score)
         ranked = list(dict.fromkeys(found[place][1] for place in order))
         first = next(place for place, text in enumerate(ranked) if text in known.evidence)
@@ -289,14 +286,8 @@ def _from_file(path: Path) -> dict[str, Explained]:
     return found
 
 
-def _alone(document: Document, sentence: str) -> Document:
-    """A sentence of a document as a passage of its own."""
-    return replace(with_text(document, sentence), id="")
-
-
 def _holds(sentence: str, clues: Sequence[str], question: str) -> bool:
     """Whether a sentence holds a clue, or a word of the question that is a name (or stands
     there as one would)."""
-    text = f" {squad_normal(sentence)} "
     named = [each for each in question.split()[1:] if each[:1].isupper()]
-    return any(f" {squad_normal(each)} " in text for each in (*clues, *named))
+    return contains(sentence, (*clues, *named))

@@ -149,8 +149,7 @@ class Recipe:
 
     def _pace(self) -> float:
         """Of the learning rate: it rises, is held, and falls to `LEAST`."""
-        fall = 1 - max(0.0, self.done / self.steps - HELD) / (1 - HELD)
-        return min(1.0, (self.done + 1) / WARM_UP) * max(LEAST, fall)
+        return min(1.0, (self.done + 1) / WARM_UP) * falling(self.done, self.steps)
 
     def _grow(self, right: float) -> None:
         """Go on to larger lessons if these are answered well enough."""
@@ -178,6 +177,11 @@ class Recipe:
             matrix = each.dim() > 1 and "words" not in name and "conv" not in name
             (decayed if matrix else rest).append(each)
         return [{"params": decayed, "weight_decay": DECAY}, {"params": rest, "weight_decay": 0.0}]
+
+
+def falling(done: int, steps: int) -> float:
+    """Of a learning rate: it is held, and falls to `LEAST`."""
+    return max(LEAST, 1 - max(0.0, done / steps - HELD) / (1 - HELD))
 
 
 def _untitled(lesson: Lesson) -> Lesson:
