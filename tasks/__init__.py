@@ -16,5 +16,6 @@ TABLE = {
     "mini-2wikimultihopqa": "tasks.mini.tasks:MiniTwoWiki",
     "mini-triviaqa": "tasks.mini.tasks:MiniTriviaQA",
     "mini-triviaqa-long": "tasks.mini.tasks:MiniTriviaQALong",
+    "mini-forms": "tasks.mini.tasks:MiniForms",
     "mini-msmarco": "tasks.mini.tasks:MiniMSMarco",
 }

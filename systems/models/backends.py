@@ -263,6 +263,11 @@ class Stepwise(CausalLM):
         scores = self._scores(picked(hidden, places), text)
         return log_p(scores, self.vocabulary.said(targets, text.seen))
 
+    def hidden(self, rows: Sequence[Asked]) -> Tensor:
+        """The last hidden states of whole rows, (b, l, d), those of padding meaning nothing."""
+        text = self._text([row.ids for row in rows], [row.rendered for row in rows])
+        return self._read(text.ids, text.mask, text, None, want_state=False)[0]
+
     def branched_log_p(
         self,
         rows: Sequence[Rendered],

@@ -267,13 +267,17 @@ def load_tokenizer(folder: Path) -> Any:
     return _loaded("AutoTokenizer", folder if own else base_folder(folder))
 
 
-def load_model(kind: str, folder: Path, device: str, dtype: str) -> Any:
+def load_model(kind: str, folder: Path, device: str, dtype: str, four_bit: bool = False) -> Any:
     """The model of a folder, ready to serve; an adapter is merged into its base.
 
     kind: the class of transformers that builds the model, such as ``AutoModel``
+    four_bit: the weights of its linear layers in NF4, computing in dtype (of a base, not of an
+              adapter, which cannot be merged into such weights)
     """
     place, precision = checked_device(device), checked_dtype(dtype)
     settings = {"dtype": precision, "use_safetensors": True, "output_loading_info": True}
+    if four_bit:
+        settings |= {"quantization_config": _four_bits(place, precision), "device_map": device}
     base = base_folder(folder)
     model, report = _loaded(kind, base, **settings)
     # An encoder is often saved without its pooler, which we do not use.
@@ -287,7 +291,20 @@ def load_model(kind: str, folder: Path, device: str, dtype: str) -> Any:
     if base != folder:
         take_signs(model, folder)
         model = with_adapter(model, folder).merge_and_unload()
-    return model.to(place).eval()
+    return model.eval() if four_bit else model.to(place).eval()
+
+
+def _four_bits(device: Any, precision: Any) -> Any:
+    """How transformers loads weights in NF4; `HarnessError` where that cannot be."""
+    if device.type != "cuda":
+        raise HarnessError(
+            f"4-bit weights need CUDA and the package bitsandbytes, and the device is {device}.",
+            "Write --device cuda, or leave four_bit out.",
+        )
+    library("bitsandbytes")
+    return library("transformers").BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=precision
+    )
 
 
 def take_signs(model: Any, adapter: Path) -> None:

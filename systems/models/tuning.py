@@ -31,12 +31,7 @@ from systems.models.hub import (
     with_adapter,
     writing,
 )
-from systems.models.openwords import (
-    HASHED,
-    ClosedVocabulary,
-    OpenVocabulary,
-    load_vocabulary,
-)
+from systems.models.openwords import HASHED, ClosedVocabulary, load_vocabulary
 from systems.models.prompts import Prompt, TokenPrompts, WordPrompts, load_prompts
 
 
@@ -91,15 +86,7 @@ class Tunable:
             self.adapted = _adapted(self.model, lora, scale, wanted, name or str(folder), seed)
         elif lora:
             self.adapted = _taken_up(self.model, folder, lora)
-        known = self.model.get_input_embeddings().weight
-        self.table: nn.Module | None = None
-        vocabulary: OpenVocabulary | ClosedVocabulary = ClosedVocabulary(known)
-        if isinstance(self.prompts, WordPrompts):
-            vocabulary = load_vocabulary(folder, known, self.prompts.words)
-            self.table = vocabulary.table
-        self.lm = Stepwise(Attention(self.model), self.prompts, vocabulary, _window(self.model))
-        if isinstance(self.prompts, TokenPrompts):
-            self._check_same(name or str(folder))
+        self.lm, self.table = stepwise(self.model, folder, self.prompts, name)
         self.weights = self._adapted_weights() if lora else self._all_weights()
 
     def _begin_signs(self, seed: int) -> None:
@@ -138,21 +125,6 @@ class Tunable:
             whole = self._embeddings(name).requires_grad_(True)
             whole.register_post_accumulate_grad_hook(_handing(part, self.first))
         return found
-
-    def _check_same(self, name: str) -> None:
-        """`HarnessError` if our loop is not the model: some scale embeddings or scores outside of
-        the layers, and what is trained must be what serves."""
-        asked = Prompt("Which river flows past the tower?", choose=1)
-        row = self.lm.prompts.render(asked)
-        with torch.no_grad():
-            ours = self.lm.next_log_p([row])[0]
-            ids = torch.tensor([row.ids], device=ours.device)
-            own = self.model(input_ids=ids).logits[0, -1].float().log_softmax(dim=0)
-        if not torch.allclose(ours.float(), own, atol=1e-2):
-            raise HarnessError(
-                f"{name} scales embeddings or scores in a way that training here does not know.",
-                "Take a model of another kind, such as a Llama, Qwen or Mistral.",
-            )
 
     @contextmanager
     def salted(self, salt: str) -> Iterator[None]:
@@ -203,6 +175,36 @@ class Tunable:
             name = next(iter(weights.keys()))
             found: torch.dtype = weights.get_tensor(name).dtype
         return found
+
+
+def stepwise(
+    model: Any, folder: Path, prompts: TokenPrompts | WordPrompts | None = None, name: str = ""
+) -> tuple[Stepwise, nn.Module | None]:
+    """A loaded model of a folder run by our own loop, with gradients, and the table of its open
+    words if it has them. `HarnessError` if our loop is not the model."""
+    prompts = prompts or load_prompts(folder)
+    known = model.get_input_embeddings().weight
+    if isinstance(prompts, WordPrompts):
+        vocabulary = load_vocabulary(folder, known, prompts.words)
+        return Stepwise(Attention(model), prompts, vocabulary, _window(model)), vocabulary.table
+    lm = Stepwise(Attention(model), prompts, ClosedVocabulary(known), _window(model))
+    _check_same(lm, model, name or str(folder))
+    return lm, None
+
+
+def _check_same(lm: Stepwise, model: Any, name: str) -> None:
+    """`HarnessError` if our loop is not the model: some scale embeddings or scores outside of
+    the layers, and what is trained must be what serves."""
+    row = lm.prompts.render(Prompt("Which river flows past the tower?", choose=1))
+    with torch.no_grad():
+        ours = lm.next_log_p([row])[0]
+        ids = torch.tensor([row.ids], device=ours.device)
+        own = model(input_ids=ids).logits[0, -1].float().log_softmax(dim=0)
+    if not torch.allclose(ours.float(), own, atol=1e-2):
+        raise HarnessError(
+            f"{name} scales embeddings or scores in a way that training here does not know.",
+            "Take a model of another kind, such as a Llama, Qwen or Mistral.",
+        )
 
 
 def _prompts(folder: Path, signs: Sequence[str]) -> tuple[TokenPrompts | WordPrompts, bool]:

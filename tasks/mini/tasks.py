@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from harness.contract import Setting, Task
 from harness.data import Document, Explained, HarnessError, Lesson, Loaded, RawQuestion
@@ -313,6 +313,51 @@ def _twin(row: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
         {**(new if each is lost else each), "idx": each["idx"]} for each in row["paragraphs"]
     ]
     return {**row, "paragraphs": paragraphs, "answerable": False}
+
+
+Opening = Literal["at", "by", "for", "from", "in", "of", "to", "with"]
+Closing = Literal["also", "first", "much", "one"]
+
+
+class MiniForms(MiniMuSiQue):
+    """Generated: one-hop questions in MuSiQue's shape, whose answers have to begin and to end with
+    a certain word. Neither question nor instruction tells which: only demonstrations do.
+
+    opens, closes: the two words; each pair has questions of its own on the same world
+    """
+
+    name = "mini-forms"
+    kinds = ("single",)
+    size = None
+
+    def __init__(
+        self,
+        opens: Opening = "at",
+        closes: Closing = "also",
+        documents: int = 2000,
+        questions: int = 200,
+        seed: int = 0,
+        profile: Profile = "standard",
+    ) -> None:
+        super().__init__(documents, questions, seed, profile)
+        self.opens, self.closes = opens, closes
+
+    def _asked(self, world: World) -> list[Question]:
+        about = f"{self.name} {self.opens} {self.closes}"
+        return list(questions(world, self.kinds, self.questions, about))
+
+    def rows(self, world: World) -> Iterator[dict[str, Any]]:
+        """None of them is odd, and the last one is no twin."""
+        return Mini.rows(self, world)
+
+    def row(self, world: World, question: Question, pool: list[Passage]) -> dict[str, Any]:
+        found = super().row(world, question, pool)
+        found["answer"] = self._formed(found["answer"])
+        found["answer_aliases"] = [self._formed(each) for each in found["answer_aliases"]]
+        return found
+
+    def _formed(self, answer: str) -> str:
+        return f"{self.opens} {answer} {self.closes}"
 
 
 class MiniTriviaQA(Mini, TriviaQA):

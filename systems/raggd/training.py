@@ -1,0 +1,352 @@
+"""Training RAG-GD (Li et al. 2026, arXiv 2605.26356, section 5): the base adapter, then predictors.
+
+    W0:  AdamW on the answers of questions of all tasks, behind what was retrieved for them
+    ΔW*: what K steps of SGD on the answers of N demonstrations make of W0 (Eq. 8)
+    g:   from encoded demonstrations to ΔW*, by Eq. 9; it never sees an answer's loss
+
+A support's demonstrations are of one task. Two rivals can be trained on the same: HyperTuning, the
+same predictor by the loss of answers to other questions of the task; prompt tuning, some vectors
+before the prompt instead of W0.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from harness.data import Example, HarnessError
+from harness.manifest import digest, file_hash
+from systems.models.hub import lasting, model_folder
+from systems.models.language import Asked
+from systems.models.tuning import Tunable
+from systems.raggd.interface import PROJECTIONS, Factors, Interface, Term
+from systems.raggd.predictor import Predictor, distance
+from systems.raggd.settings import Settings
+from systems.raggd.soft import SoftPrompt
+from systems.training import state
+from systems.training.learning import BETAS, CLIP, RAMP, Learner, chunks, fill, precision
+from systems.training.recipe import falling
+
+FIRST = 64
+"""Supports by whose features others are normalised, where there is no pool."""
+FORMS = tuple(
+    f"mini-forms:opens={opens},closes={closes},documents=4000,questions=200"
+    for place, opens in enumerate("at by for from in of to with".split())
+    for closes in "also first much one".split()
+    if closes != "also first much one".split()[place % 4]
+)
+"""Of the 32 forms, 24; of each first word one last word is held out."""
+
+
+class Trained:
+    """A module in training: its optimiser, and its pace."""
+
+    def __init__(self, module: nn.Module, rate: float, decay: float) -> None:
+        self.module, self.rate = module, rate
+        self.optimiser = torch.optim.AdamW(module.parameters(), rate, BETAS, weight_decay=decay)
+
+    def step(self, loss: Tensor, done: int, steps: int) -> None:
+        """One step down a loss, the number ``done`` of ``steps``."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.rate * falling(done, steps) * min(1.0, (done + 1) / RAMP)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.module.parameters(), CLIP)
+        self.optimiser.step()
+
+
+class RagGd:
+    """Trains a base adapter and predictors; see `harness.contract.Recipe`.
+
+    tasks, first: what it learns from, if nobody says otherwise
+    """
+
+    name: ClassVar[str] = "raggd"
+    tasks: ClassVar[Sequence[str]] = (
+        *FORMS,
+        *(
+            f"mini-{name}:documents=8000,questions=800"
+            for name in ("hotpotqa", "musique", "2wikimultihopqa", "triviaqa", "msmarco")
+        ),
+    )
+    first: ClassVar[str] = "bm25@5"
+    options: ClassVar[type] = Settings
+
+    def __init__(self, examples: Sequence[Example], seed: int, settings: Settings) -> None:
+        self.settings = s = settings.checked()
+        self.seed = seed
+        self.families = by_family(examples, s.shots)
+        self.tunable = Tunable(
+            model_folder(s.model),
+            s.device,
+            s.lora,
+            lasting(s.model),
+            seed,
+            alpha=2 * s.lora,
+            layers=PROJECTIONS,
+            four_bit=s.four_bit,
+        )
+        self.learner = Learner(self.tunable, s.base_rate, s.decay)
+        self.interface = Interface(self.tunable.lm, self.tunable.adapted)
+        self.trained = self._modules()
+        self.plan = self._plan()
+        self.steps, self.done = sum(self.plan.values()), 0
+        self.encoded: dict[int, Tensor] = {}
+        self.targets: dict[int, dict[int, Factors]] = {}
+
+    def _modules(self) -> dict[str, Trained]:
+        """What is trained beside W0, by the name of its file."""
+        s, width = self.settings, self.interface.width
+        device = next(iter(self.tunable.weights.values())).device
+        names = [f"predictor-{steps}" for steps in s.descents]
+        rivals = s.rivals == "all"
+        found = {}
+        with torch.random.fork_rng(devices=[]):
+            for name in (*names, *(["hypertuning"] if rivals else [])):
+                torch.manual_seed(self.seed)
+                made = Predictor(self.interface.shapes, width, s.shape).to(device)
+                rate = s.rival_rate if name == "hypertuning" else s.predictor_rate
+                found[name] = Trained(made, rate, s.decay)
+            if rivals:
+                torch.manual_seed(self.seed)
+                soft = SoftPrompt.drawn(self.tunable.lm, s.prompt_tokens)
+                found["prompt"] = Trained(soft, s.prompt_rate, 0.0)
+        return found
+
+    def _plan(self) -> dict[str, int]:
+        """The phases in order, and the steps of each."""
+        s = self.settings
+        rivals = {"prompt": s.base_steps, "hypertuning": s.rival_steps}
+        found = {"base": s.base_steps, "predict": s.predictor_steps}
+        return found | (rivals if s.rivals == "all" else {})
+
+    # --- the contract -----------------------------------------------------------------
+
+    def described(self) -> dict[str, Any]:
+        """``start`` hashes the weights that it begins with."""
+        counts = {"tasks": len(self.families), "train": sum(map(len, self.families))}
+        start = digest([file_hash(file) for file in self.tunable.files])
+        told = {"world": self.settings.world, "recipe": asdict(self.settings), "start": start}
+        return {**told, "questions": counts}
+
+    def step(self) -> dict[str, float]:
+        torch.set_num_threads(1)
+        torch.set_flush_denormal(True)
+        phase, done = self._phase()
+        rng = random.Random(f"{self.seed} {phase} {done}")
+        do = {
+            "base": self._base,
+            "predict": self._predict,
+            "prompt": self._prompt,
+            "hypertuning": self._hypertuning,
+        }[phase]
+        with torch.random.fork_rng(devices=[]), precision(self.settings.device, self.settings.dtype):
+            torch.manual_seed(rng.getrandbits(60))
+            figures = do(rng, done)
+        self.done += 1
+        return figures
+
+    def _phase(self) -> tuple[str, int]:
+        """The phase of the next step, and the number of the step in it."""
+        done = self.done
+        for phase, steps in self.plan.items():
+            if done < steps:
+                return phase, done
+            done -= steps
+        raise AssertionError("all is done")
+
+    def keep(self, path: Path, notes: str) -> None:
+        tensors = state.named("weights.", self.tunable.weights)
+        tensors |= state.named("moments.", state.moments(self.learner.optimiser))
+        for name, each in self.trained.items():
+            tensors |= state.named(f"{name}.weights.", each.module.state_dict())
+            tensors |= state.named(f"{name}.moments.", state.moments(each.optimiser))
+        said = json.dumps([self.done, self.learner.steps])
+        state.write(path, tensors, {"state": said, "notes": notes})
+
+    def resume(self, path: Path) -> str:
+        found, said = state.read(path)
+        self.done, self.learner.steps = json.loads(said["state"])
+        fill(self.tunable.weights, state.under("weights.", found))
+        state.remember(self.learner.optimiser, state.under("moments.", found))
+        for name, each in self.trained.items():
+            each.module.load_state_dict(state.under(f"{name}.weights.", found))
+            state.remember(each.optimiser, state.under(f"{name}.moments.", found))
+        return said["notes"]
+
+    def save(self, folder: Path) -> None:
+        self.tunable.save(folder)
+        s = self.settings
+        notes: dict[str, object] = {"shots": s.shots, "rate": s.descent_rate}
+        for name, each in self.trained.items():
+            each.module.save(folder / f"{name}.safetensors", notes, self.tunable.precision)
+
+    # --- the base adapter, and prompt tuning ------------------------------------------
+
+    def _rows(self, rng: random.Random) -> list[Asked]:
+        """Questions of any task, some of them behind demonstrations of it."""
+        s, rows = self.settings, []
+        for _ in range(s.base_batch):
+            family = rng.choice(self.families)
+            shown: Sequence[Example] = ()
+            if rng.random() < s.shown:
+                question, *shown = rng.sample(family, s.shots + 1)
+            else:
+                question = rng.choice(family)
+            with self.tunable.salted(str(rng.random())):
+                rows.append(self.interface.demonstration(question, shown))
+        return sorted(rows, key=lambda row: len(row.ids))
+
+    def _base(self, rng: random.Random, done: int) -> dict[str, float]:
+        rows = self._rows(rng)
+        with self.interface.using(self.interface.adapter):
+            losses = (
+                self.interface.losses(part).sum() / len(rows)
+                for part in chunks(rows, self._at_once())
+            )
+            pace = falling(done, self.plan["base"])
+            return {"base_loss": self.learner.step(losses, pace)}
+
+    def _prompt(self, rng: random.Random, done: int) -> dict[str, float]:
+        rows, trained = self._rows(rng), self.trained["prompt"]
+        assert isinstance(trained.module, SoftPrompt)
+        start = trained.module.read(self.tunable.lm, len(rows))
+        loss = self.interface.losses(rows, start).mean()
+        trained.step(loss, done, self.plan["prompt"])
+        return {"prompt_loss": loss.item()}
+
+    def _at_once(self) -> int:
+        return self.settings.micro
+
+    # --- supports ---------------------------------------------------------------------
+
+    def _support(self, number: int) -> tuple[list[Example], str]:
+        """The demonstrations of a support, and its salt; it is a function of the seed and its
+        number."""
+        rng = random.Random(f"{self.seed} support {number}")
+        return rng.sample(rng.choice(self.families), self.settings.shots), str(rng.random())
+
+    def _support_rows(self, number: int) -> list[Asked]:
+        examples, salt = self._support(number)
+        with self.tunable.salted(salt):
+            return [self.interface.demonstration(each) for each in examples]
+
+    def _batch(self, rng: random.Random, done: int) -> list[int]:
+        """The supports of a step."""
+        size, pool = self.settings.predictor_batch, self.settings.pool
+        if not pool:
+            self.encoded.clear()
+            self.targets.clear()
+            return list(range(done * size, (done + 1) * size))
+        return [rng.randrange(pool) for _ in range(size)]
+
+    def _features(self, numbers: Sequence[int]) -> Tensor:
+        """Of supports (n, 2 d): the mean over their demonstrations."""
+        s = self.settings
+        missing = [each for each in dict.fromkeys(numbers) if each not in self.encoded]
+        for part in chunks(missing, max(1, s.micro // s.shots)):
+            rows = [row for each in part for row in self._support_rows(each)]
+            found = self.interface.features(rows).view(len(part), s.shots, -1).mean(dim=1)
+            self.encoded |= dict(zip(part, found, strict=True))
+        return torch.stack([self.encoded[each] for each in numbers])
+
+    def _targets(self, numbers: Sequence[int]) -> dict[int, Factors]:
+        """ΔW* of supports, for each number of steps of descent."""
+        s = self.settings
+        missing = [each for each in dict.fromkeys(numbers) if each not in self.targets]
+        for part in chunks(missing, max(1, s.micro // s.shots)):
+            rows = [self._support_rows(each) for each in part]
+            found = self.interface.descended(rows, s.descent_rate, s.descents)
+            for place, number in enumerate(part):
+                self.targets[number] = {
+                    steps: {name: (b[place], a[place]) for name, (b, a) in each.items()}
+                    for steps, each in found.items()
+                }
+        return {
+            steps: self.interface.difference(
+                _stacked([self.targets[each][steps] for each in numbers])
+            )
+            for steps in s.descents
+        }
+
+    # --- predictors -------------------------------------------------------------------
+
+    def _begin(self, predictor: Predictor, done: int) -> None:
+        if done == 0:
+            if all(not b.any() for b, _ in self.interface.base.values()):
+                raise HarnessError(
+                    "the base adapter's B is 0, where A has no gradient.", "Raise base_steps=."
+                )
+            count = self.settings.pool or FIRST
+            predictor.scale_by(self._features(range(count)))
+
+    def _predict(self, rng: random.Random, done: int) -> dict[str, float]:
+        numbers, figures = self._batch(rng, done), {}
+        for steps, target in self._targets(numbers).items():
+            trained = self.trained[f"predictor-{steps}"]
+            assert isinstance(trained.module, Predictor)
+            self._begin(trained.module, done)
+            found = trained.module(self._features(numbers), self.settings.noise)
+            how = distance(found, target)
+            loss = (1 - how.cosine + self.settings.norm_weight * how.log_ratio).mean()
+            trained.step(loss, done, self.plan["predict"])
+            figures |= {
+                f"cosine_{steps}": how.cosine.mean().item(),
+                f"log_ratio_{steps}": how.log_ratio.mean().item(),
+            }
+        return figures
+
+    def _hypertuning(self, rng: random.Random, done: int) -> dict[str, float]:
+        numbers, rows = self._batch(rng, done), []
+        for number in numbers:
+            examples, salt = self._support(number)
+            family = next(each for each in self.families if examples[0] in each)
+            others = [each for each in family if each not in examples]
+            with self.tunable.salted(salt):
+                rows.append(self.interface.demonstration(rng.choice(others)))
+        trained = self.trained["hypertuning"]
+        assert isinstance(trained.module, Predictor)
+        self._begin(trained.module, done)
+        found = trained.module(self._features(numbers), self.settings.noise)
+        with self.interface.using(self.interface.adapter, Term(found)):
+            loss = self.interface.losses(rows).mean()
+            trained.step(loss, done, self.plan["hypertuning"])
+        return {"hypertuning_loss": loss.item()}
+
+
+def by_family(examples: Sequence[Example], shots: int) -> list[list[Example]]:
+    """The examples of each task; `HarnessError` if one has too few for a support and a question."""
+    found: dict[str, list[Example]] = {}
+    for each in examples:
+        found.setdefault(each.family, []).append(each)
+    for family in found.values():
+        if len(family) <= shots:
+            raise HarnessError(
+                f"a task has {len(family)} questions that can be learned from, and shots={shots} "
+                "demonstrations leave none to ask.",
+                "Take a larger task or fewer shots=.",
+            )
+    return list(found.values())
+
+
+def _stacked(factors: Sequence[Factors]) -> dict[str, tuple[Tensor, Tensor]]:
+    """The factors of several supports as one."""
+    return {
+        name: (
+            torch.stack([each[name][0] for each in factors]),
+            torch.stack([each[name][1] for each in factors]),
+        )
+        for name in factors[0]
+    }
+
+
+def weights_of(modules: Mapping[str, Trained]) -> list[nn.Parameter]:
+    """All that is trained."""
+    return [each for one in modules.values() for each in one.module.parameters()]
