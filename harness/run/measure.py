@@ -81,7 +81,8 @@ def measure(spec: Spec, started: int) -> Measured:
     """
     load, before = os.getloadavg()[0], peak_memory()
     _wait(spec)
-    stations = _opened(spec)
+    with recorded() as opening:
+        stations = _opened(spec)
     cold = (time.monotonic_ns() - started) / 1e6
     _one_thread()
     first, *_ = [_ask(stations, query, spec) for query in spec.queries[: spec.warm + 1]]
@@ -105,6 +106,7 @@ def measure(spec: Spec, started: int) -> Measured:
         errors=len(errors),
         error=next(iter(errors), ""),
         load=[round(load, 2), round(os.getloadavg()[0], 2)],
+        opening={name: _ms(spent) for name, spent in opening.items()},
     )
 
 
