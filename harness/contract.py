@@ -121,6 +121,12 @@ class System:
     """The version of the generated world that its checkpoint was made for; empty: it serves any
     task. Its option ``model`` names another checkpoint; or `model_option` says what does."""
     model_option: str
+    shots: int
+    """So many demonstrations stand in ``brief.examples`` when it is opened, 0 or no attribute:
+    none. They are drawn by the brief's seed from the task's train split, the same for every system
+    behind the same stages; their documents are what those retrieve for them, best first, as many
+    as the system is given to read. The constructor sets it; a task without train questions is
+    refused."""
     asked_depth: int | None
     """A system that has it is told its ``@n`` in the pipeline, None if there is none."""
     index_options: tuple[str, ...]

@@ -188,7 +188,8 @@ class Lesson(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Brief:
-    """What every stage of a task is told, the same for every system."""
+    """What every stage of a task is told, the same for every system; ``examples`` are the
+    demonstrations of one that wants any (`harness.contract.System`)."""
 
     instruction: str = ""
     examples: tuple[Example, ...] = ()

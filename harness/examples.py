@@ -17,6 +17,7 @@ from harness.prepare import read_gold
 from harness.run import runner
 from harness.run.plan import Job, Plan, make_plan, serves
 from harness.run.progress import Progress, silent
+from harness.run.shown import example_of
 from harness.run.store import asked_rows
 from harness.score.outputs import contains
 from harness.spelling import parse_spelled
@@ -91,21 +92,10 @@ def _examples(
     for question, row, gold in rows:
         if not gold.answers or not gold.answerable or not row.hits:
             continue
-        ids = tuple(hit.id for hit in row.hits)
         known = None
         if how is not None:
             known = how.get(question) if how else by_support(question, gold, corpus)
-        yield Example(
-            question,
-            tuple(corpus[each] for each in ids),
-            gold.answers[0],
-            aliases=gold.answers[1:],
-            support=tuple(doc_id for doc_id, grade in gold.relevance.items() if grade > 0),
-            retrieved=ids,
-            group=gold.group,
-            instruction=instruction,
-            explained=known,
-        )
+        yield example_of(question, row.hits, gold, corpus, instruction, explained=known)
 
 
 def explains(job: Job) -> bool:

@@ -3,7 +3,7 @@
 One prompt for all models: the task's instruction, the passages, the question (see
 `systems.models.prompts`).
 
-What it does not do: demonstrations, sampling, several turns, citing what it used.
+What it does not do: sampling, several turns of its own, citing what it used.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Reader(OneModel):
     base URL, and the model's name there, with the key in the environment variable
     ``api_key_env``; ``tries`` a request. ``max_input_tokens``: room for the prompt (0: all that
     the model has; at an endpoint no limit, and a token is taken for 4 characters).
-    ``system_prompt``: none by default.
+    ``system_prompt``: none by default. ``shots``: demonstrations before the prompt, from the train
+    split, each with the passages that it was retrieved.
 
     long: what becomes of passages where there is no room for all: the last are left out (``drop``),
           the first that does not fit is ``cut``, or all are cut into ``chunks`` of 256 tokens, of
@@ -55,21 +56,22 @@ class Reader(OneModel):
         system_prompt: str = "",
         tries: int = 4,
         long: Literal["drop", "cut", "chunks"] = "drop",
+        shots: int = 0,
     ) -> None:
         if endpoint and model == MINI:
             raise HarnessError(
                 "reader:endpoint= needs the model's name there.", "Write model=NAME beside it."
             )
-        if max_input_tokens < 0 or tries < 1:
+        if max_input_tokens < 0 or tries < 1 or shots < 0:
             raise HarnessError(
-                f"reader:max_input_tokens={max_input_tokens},tries={tries} is wrong.",
-                "Give 0 or more tokens and 1 or more tries.",
+                f"reader:max_input_tokens={max_input_tokens},tries={tries},shots={shots} is wrong.",
+                "Give 0 or more tokens and shots and 1 or more tries.",
             )
         self.model, self.revision = model, revision
         self.endpoint = checked_url(endpoint) if endpoint else ""
         self.api_key_env, self.tries = api_key_env, tries
         self.max_input_tokens, self.system_prompt = max_input_tokens, system_prompt
-        self.long = long
+        self.long, self.shots = long, shots
         self.deterministic = not endpoint
         self.independent = bool(endpoint)
 
@@ -167,15 +169,18 @@ class Reader(OneModel):
         """How many whole passages fit, best first."""
         count = fitting(self._prompt(query, passages), self.room, self.lm.count)
         if count < 0:
+            shown = f" and {self.shots} demonstrations take" if self.shots else " takes"
+            fewer = "Write fewer shots=, raise" if self.shots else "Raise"
             raise HarnessError(
-                f"the question takes {self.lm.count(self._prompt(query, []))} tokens without any "
-                f"passage, more than the {self.room} there is room for.",
-                "Raise max_input_tokens= or take a model that reads more.",
+                f"the question{shown} {self.lm.count(self._prompt(query, []))} tokens without any "
+                f"passage to read, more than the {self.room} there is room for.",
+                f"{fewer} max_input_tokens= or take a model that reads more.",
             )
         return count
 
     def _prompt(self, query: Query, passages: Sequence[Document]) -> Prompt:
-        return Prompt(query.text, passages, self.brief.instruction, self.system_prompt)
+        told, shown = self.brief.instruction, self.brief.examples
+        return Prompt(query.text, passages, told, self.system_prompt, shown=shown)
 
 
 def reply_from(written: Generated, read: Sequence[Document], passages: Sequence[Document]) -> Reply:

@@ -32,6 +32,8 @@ KEY = (
     "tokens: read and written, all stages. answer ms a new token: all of answering, reading the "
     "prompt too, over tokens written. peak: the process's resident memory. ×bm25: p50 of retrieval "
     "over bm25's. ×bm25+reader: p50 over that of bm25 and the same reader at the same depth. "
+    "adapt once: what a system spends on adapting itself when it opens (part of cold; median over "
+    "rounds). adapt p50: what it spends on that for each question (part of p50 and of answer). "
     f"noisy: the p50 of rounds differ by more than {NOISY:.0%}; one round cannot tell."
 )
 
@@ -68,6 +70,8 @@ class Latency:
     failed: str
     over_bm25: float | None = None
     over_bm25_reader: float | None = None
+    adapt_once_ms: float | None = None
+    adapt_p50_ms: float | None = None
 
     @property
     def remark(self) -> str:
@@ -86,11 +90,13 @@ COLUMNS: dict[str, Callable[[Latency], float | None]] = {
     "index\ns": lambda cell: cell.index_seconds,
     "index\nMB": lambda cell: _mega(cell.index_bytes),
     "cold\nms": lambda cell: cell.cold_ms,
+    "adapt\nonce ms": lambda cell: cell.adapt_once_ms,
     "first\nms": lambda cell: cell.first_ms,
     "p50\nms": lambda cell: cell.p50_ms,
     "p95\nms": lambda cell: cell.p95_ms,
     "retrieval\np50 ms": lambda cell: cell.retrieval_p50_ms,
     "answer\np50 ms": lambda cell: cell.answer_p50_ms,
+    "adapt\np50 ms": lambda cell: cell.adapt_p50_ms,
     "tokens a\nquestion": lambda cell: cell.tokens,
     "answer ms a\nnew token": lambda cell: cell.answer_ms_per_new_token,
     "peak\nMB": lambda cell: _mega(cell.peak_bytes),
@@ -217,6 +223,8 @@ def _cell(timings: Sequence[Timing]) -> Latency:
         spread=_spread([statistics.median(each.whole) for each in done if each.whole]),
         errors=sum(each.errors for each in done),
         failed=next((each.failed for each in timings if each.failed), ""),
+        adapt_once_ms=_median([each.opening["adapt"] for each in done if "adapt" in each.opening]),
+        adapt_p50_ms=_median(_inside(done, "adapt")),
     )
 
 

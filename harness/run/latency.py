@@ -216,7 +216,7 @@ def _key(node: Node, protocol: Protocol) -> str:
 def _blank(key: str, node: Node, work: Work, plan: Plan, protocol: Protocol) -> Timing:
     """A line of the file but for its round and what is measured."""
     job = work.job
-    stages = [part.parts["versions"] for part in _chain(node)]
+    stages = [part.parts["versions"] for part in node.chain]
     return Timing(
         task=str(job.spelled),
         split=job.split,
@@ -235,11 +235,6 @@ def _blank(key: str, node: Node, work: Work, plan: Plan, protocol: Protocol) -> 
     )
 
 
-def _chain(node: Node) -> list[Node]:
-    """The stages of a pipeline, first to last."""
-    return [*(_chain(node.after) if node.after else ()), node]
-
-
 # --- one pipeline ---------------------------------------------------------------------
 
 
@@ -254,25 +249,28 @@ class Ready:
 def _ready(
     node: Node, work: Work, plan: Plan, protocol: Protocol, data: Path, progress: Progress
 ) -> Ready | HarnessError:
-    """Build the indexes of a pipeline that are missing."""
-    corpus, brief = work.questions.corpus, brief_of(work, plan)
+    """Build the indexes of a pipeline that are missing, and draw its demonstrations."""
+    corpus = work.questions.corpus
     indexes: list[Path | None] = []
-    classes = {}
-    for stage in node.pipeline.stages:
+    briefs, classes = [], {}
+    for part in node.chain:
+        stage = part.pipeline.stages[-1]
         system, name = registry.create("systems", stage.system), stage.system.name
         if name in registry.registered("systems"):
             classes[name] = f"{type(system).__module__}:{type(system).__qualname__}"
         try:
+            brief = brief_of(part, work, plan, data, progress)
             place = indexes_of(work.job, data)
             indexes.append(build_index(system, stage.system, corpus, place, brief, progress))
         except HarnessError as error:
             return error
+        briefs.append(brief)
     spec = Spec(
         pipeline=str(node.pipeline),
         classes=classes,
         corpus=corpus_folder(work.job.folder).absolute(),
         indexes=[index and index.absolute() for index in indexes],
-        brief=brief,
+        briefs=briefs,
         queries=work.asked,
         warm=_warm(len(work.asked) - 1, protocol),
         patience=protocol.patience,

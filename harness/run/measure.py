@@ -46,6 +46,7 @@ class Spec:
 
     classes:  ``module:Class`` of systems that were registered in the process that asks
     indexes:  the folder of each stage's index, None where it has none
+    briefs:   what each stage is told
     queries:  the first question, ``warm`` more to warm up, and those to time
     patience: seconds that opening, one question, or closing may take
     parent:   the process that asks; without it nothing is measured further
@@ -55,7 +56,7 @@ class Spec:
     classes: dict[str, str]
     corpus: Path
     indexes: list[Path | None]
-    brief: Brief
+    briefs: list[Brief]
     queries: tuple[Query, ...]
     warm: int
     patience: float
@@ -80,7 +81,8 @@ def measure(spec: Spec, started: int) -> Measured:
     """
     load, before = os.getloadavg()[0], peak_memory()
     _wait(spec)
-    stations = _opened(spec)
+    with recorded() as opening:
+        stations = _opened(spec)
     cold = (time.monotonic_ns() - started) / 1e6
     _one_thread()
     first, *_ = [_ask(stations, query, spec) for query in spec.queries[: spec.warm + 1]]
@@ -104,6 +106,7 @@ def measure(spec: Spec, started: int) -> Measured:
         errors=len(errors),
         error=next(iter(errors), ""),
         load=[round(load, 2), round(os.getloadavg()[0], 2)],
+        opening={name: _ms(spent) for name, spent in opening.items()},
     )
 
 
@@ -114,9 +117,10 @@ def _opened(spec: Spec) -> list[Station]:
         cls: Any = reduce(getattr, path.split("."), import_module(module))
         registry.register("systems", name)(cls)
     corpus, stations = Corpus(spec.corpus), []
-    for stage, index in zip(parse_pipeline(spec.pipeline).stages, spec.indexes, strict=True):
+    told = zip(spec.indexes, spec.briefs, strict=True)
+    for stage, (index, brief) in zip(parse_pipeline(spec.pipeline).stages, told, strict=True):
         system = registry.create("systems", stage.system)
-        open_system(system, stage.system, corpus, index, spec.brief)
+        open_system(system, stage.system, corpus, index, brief)
         stations.append(Station(str(stage.system), system, corpus, stage.depth))
     return stations
 

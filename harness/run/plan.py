@@ -15,6 +15,7 @@ from harness import registry
 from harness.contract import Setting, Task
 from harness.data import DATA, HarnessError, raise_together
 from harness.prepare import checked_split, prepared, read_about
+from harness.run.shown import TRAIN, shots_of
 from harness.score.ranking import check_measures
 from harness.spelling import Pipeline, Spelled, parse_pipeline, parse_spelled, with_options
 
@@ -24,13 +25,15 @@ DEVICE = re.compile(r"cpu|cuda(:\d+)?|mps")
 
 @dataclass(frozen=True)
 class Job:
-    """One task in one setting, prepared in ``folder``."""
+    """One task in one setting, prepared in ``folder``; its train split in ``train``, where a
+    system is to be shown demonstrations."""
 
     spelled: Spelled
     task: Task
     split: str
     setting: Setting
     folder: Path
+    train: Path | None = None
 
     def __str__(self) -> str:
         return f"{self.spelled} {self.split}, {self.setting}"
@@ -93,13 +96,34 @@ def make_plan(
         mistakes.append(error)
     raise_together(list({str(each): each for each in mistakes}.values()))
     jobs = []
-    for spelled, task, chosen, where in resolved:
+    systems_of = (stage.system for pipeline in pipelines for stage in pipeline.stages)
+    train = any(shots_of(registry.create("systems", each)) for each in systems_of)
+    for each in resolved:
         try:
-            jobs.append(Job(spelled, task, chosen, where, prepared(spelled, task, chosen, data)))
+            jobs.append(_job(*each, train, data))
         except HarnessError as error:
             mistakes.append(error)
     raise_together(mistakes)
     return Plan(tuple(jobs), tuple(pipelines), **sizes)
+
+
+def _job(
+    spelled: Spelled, task: Task, split: str, setting: Setting, train: bool, data: Path
+) -> Job:
+    """One task, prepared, and its train split too where demonstrations are shown."""
+    folders, mistakes = {}, []
+    for each in (split, TRAIN) if train else (split,):
+        try:
+            folders[each] = prepared(spelled, task, each, data)
+        except HarnessError as error:
+            mistakes.append(error)
+    raise_together(mistakes)
+    if folders.get(TRAIN) == folders[split]:
+        raise HarnessError(
+            f"{spelled}: its splits {TRAIN} and {split} are the same questions.",
+            "Mend its data, or leave shots= out.",
+        )
+    return Job(spelled, task, split, setting, folders[split], folders.get(TRAIN))
 
 
 def needs(plan: Plan) -> list[str]:
@@ -188,6 +212,7 @@ def _misfits(
     checkpoint was made for another world than a task's."""
     found = []
     settings: set[Setting] = {where for _, _, _, where in resolved} or {"pool"}
+    before = ""
     for place, stage in enumerate(pipeline.stages):
         try:
             system = registry.create("systems", stage.system)
@@ -200,6 +225,41 @@ def _misfits(
             found += _misplaced(pipeline, place, system, where)
         for spelled, task, _, _ in resolved:
             found += _foreign(stage.system, system, spelled, task)
+        if shots_of(system):
+            found += _unshown(pipeline, stage.system, before, resolved)
+            before = str(stage.system)
+    return found
+
+
+def _unshown(
+    pipeline: Pipeline,
+    stage: Spelled,
+    before: str,
+    resolved: Sequence[tuple[Spelled, Task, str, Setting]],
+) -> list[HarnessError]:
+    """Why a stage that wants demonstrations cannot be shown any. before: another one that does."""
+    found = []
+    if before:
+        found.append(
+            HarnessError(
+                f"{pipeline}: {before} and {stage} both want demonstrations.",
+                "Leave shots= out of one of them.",
+            )
+        )
+    for spelled, task, split, _ in resolved:
+        if TRAIN not in task.splits:
+            why, mend = f"{spelled} has no split {TRAIN}", "Leave shots= out for this task."
+        elif split == TRAIN:
+            others = ", ".join(each for each in task.splits if each != TRAIN)
+            why, mend = f"{TRAIN} is what is asked", f"Write --split with one of: {others}."
+        else:
+            continue
+        found.append(
+            HarnessError(
+                f"{stage} is shown demonstrations from the train split of {spelled}, and {why}.",
+                mend,
+            )
+        )
     return found
 
 

@@ -3,6 +3,7 @@
     RUN/manifest.json                          what was asked
     RUN/<task>/<pipeline>-<key>/rows.jsonl     one row a question
                                 stage.json     everything its key was made of
+    RUN/shown/<task>/…                         the same of train questions, for demonstrations
 
 A folder stands for a pipeline or for the first stages of one, so that pipelines which begin
 alike share that work. Running again finishes what is missing or errored and leaves whole files
@@ -14,16 +15,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from harness import manifest, registry
-from harness.data import DATA, Brief, HarnessError, Mistakes, Query, Questions
+from harness.data import DATA, Brief, Example, HarnessError, Mistakes, Query, Questions, Row
 from harness.prepare import (
     natives_hash,
     open_questions,
     read_about,
+    read_gold,
     read_lines,
     sample,
 )
@@ -31,6 +33,7 @@ from harness.run.external import hand_rankings, translate, wants_rankings
 from harness.run.indexes import build_index, close_system, open_system
 from harness.run.plan import Job, Plan
 from harness.run.progress import Progress, silent
+from harness.run.shown import TRAIN, checked, drawn, example_of, reads, shots_of, usable
 from harness.run.stages import Station
 from harness.run.store import RowFile, asked_rows, one_writer
 from harness.score.results import read_manifest
@@ -48,6 +51,7 @@ class Node:
     parts: Mapping[str, Any]
     folder: Path
     after: Node | None = None
+    shown: Shown | None = None
     asked: bool = False
     failed: bool = False
 
@@ -56,21 +60,46 @@ class Node:
         """The file of its rows."""
         return self.folder / "rows.jsonl"
 
+    @property
+    def chain(self) -> list[Node]:
+        """Its stages, first to last, each with those before it."""
+        return [*(self.after.chain if self.after else ()), self]
+
 
 @dataclass
 class Work:
-    """The nodes of one job, in an order that can be run, and the questions they answer."""
+    """The nodes of one job, in an order that can be run, and the questions they answer.
+
+    train: the same of the train split, where demonstrations are drawn from it
+    """
 
     job: Job
     questions: Questions
     asked: tuple[Query, ...]
+    home: Path
     nodes: dict[str, Node] = field(default_factory=dict)
+    train: Work | None = None
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the demonstrations of a stage are made from.
+
+    count: how many
+    reads: how many passages of each; None for all
+    after: the stages before it, on the train split
+    """
+
+    count: int
+    reads: int | None
+    train: Work
+    after: Node | None
 
 
 def run(
     plan: Plan, out: Path | None = None, data: Path = DATA, progress: Progress = silent
 ) -> Path:
-    """Carry out a plan; returns the run's folder. Gold is never opened.
+    """Carry out a plan; returns the run's folder. Gold of what is asked is never opened.
 
     out: the run's folder; by default one under ``results/runs`` named after the plan
     A stage that cannot be started leaves the other pipelines alone and is told at the end.
@@ -121,22 +150,40 @@ def work_of(job: Job, plan: Plan, folder: Path) -> Work:
     questions = open_questions(job.folder, job.task, job.split, job.setting)
     by_id = {query.id: query for query in questions.queries}
     asked = tuple(by_id[query_id] for query_id in sample(by_id, plan.limit, plan.seed))
-    work = Work(job, questions, asked)
-    home = folder / _safe(f"{job.spelled}.{job.split}.{job.setting}")
+    work = Work(job, questions, asked, folder / _home(job))
     for pipeline in plan.pipelines:
-        after: Node | None = None
-        for end in range(1, len(pipeline.stages) + 1):
-            first = Pipeline(pipeline.stages[:end])
-            node = work.nodes.get(str(first.canonical))
-            if node is None:
-                parts = _parts(first.stages[-1], work, plan, after)
-                key = manifest.stage_key(parts)
-                node = Node(first, key, parts, home / f"{_safe(str(first))}-{key[:8]}", after)
-                work.nodes[str(first.canonical)] = node
-            after = node
-        if after is not None:
-            after.asked = True
+        last = _nodes(pipeline.stages, work, plan)
+        if last is not None:
+            last.asked = True
     return work
+
+
+def _nodes(stages: Sequence[Stage], work: Work, plan: Plan) -> Node | None:
+    """The node of these stages, if there are any; it and those before it join the work."""
+    after: Node | None = None
+    for end in range(1, len(stages) + 1):
+        first = Pipeline(tuple(stages[:end]))
+        node = work.nodes.get(str(first.canonical))
+        if node is None:
+            node = _node(first, work, plan, after)
+            work.nodes[str(first.canonical)] = node
+        after = node
+    return after
+
+
+def _node(first: Pipeline, work: Work, plan: Plan, after: Node | None) -> Node:
+    stage = first.stages[-1]
+    system = registry.create("systems", stage.system)
+    shown = _shown(first, system, work, plan)
+    parts = _parts(stage, system, work, plan, after)
+    if shown is not None:
+        parts["shown"] = _shown_parts(shown)
+    key = manifest.stage_key(parts)
+    return Node(first, key, parts, work.home / f"{_safe(str(first))}-{key[:8]}", after, shown)
+
+
+def _home(job: Job) -> str:
+    return _safe(f"{job.spelled}.{job.split}.{job.setting}")
 
 
 def _safe(text: str) -> str:
@@ -144,9 +191,8 @@ def _safe(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9.,=@+-]+", "_", text)[:80]
 
 
-def _parts(stage: Stage, work: Work, plan: Plan, after: Node | None) -> dict[str, Any]:
-    """Everything the rows of a stage depend on."""
-    system = registry.create("systems", stage.system)
+def _parts(stage: Stage, system: Any, work: Work, plan: Plan, after: Node | None) -> dict[str, Any]:
+    """Everything the rows of a stage depend on, but for its demonstrations."""
     files = system.files() if hasattr(system, "files") else ()
     outside = hasattr(system, "external") or wants_rankings(system)
     return {
@@ -165,6 +211,81 @@ def _parts(stage: Stage, work: Work, plan: Plan, after: Node | None) -> dict[str
         "sources": manifest.class_sources(type(system), *manifest.RUNNER),
         "versions": manifest.versions(type(system).__module__, *manifest.RUNNER),
     }
+
+
+# --- demonstrations -------------------------------------------------------------------
+
+
+def _shown(first: Pipeline, system: Any, work: Work, plan: Plan) -> Shown | None:
+    """What the last stage is shown, if it wants demonstrations."""
+    count = shots_of(system)
+    if not count:
+        return None
+    if work.train is None:
+        work.train = _train_work(work)
+    after = _nodes(first.stages[:-1], work.train, _alone(plan))
+    return Shown(count, reads(system, first.stages[-1].depth), work.train, after)
+
+
+def _train_work(work: Work) -> Work:
+    """The train split of a job's task, of which nothing is asked yet."""
+    folder = work.job.train
+    assert folder is not None  # a plan with such a system has it
+    job = replace(work.job, split=TRAIN, folder=folder, train=None)
+    questions = open_questions(folder, job.task, job.split, job.setting)
+    return Work(job, questions, (), work.home.parent / "shown" / _home(job))
+
+
+def _alone(plan: Plan) -> Plan:
+    """How train questions are asked: one at a time, so that demonstrations depend neither on the
+    batch size nor on how many there are."""
+    return replace(plan, batch_size=1, limit=None)
+
+
+def _shown_parts(shown: Shown) -> dict[str, Any]:
+    """Everything that demonstrations depend on beside the seed and the stage."""
+    return {
+        "train": shown.train.questions.fingerprint,
+        "count": shown.count,
+        "after": shown.after.key if shown.after else None,
+        "sources": manifest.sources(shots_of.__module__),
+    }
+
+
+def _demonstrations(
+    node: Node, work: Work, plan: Plan, data: Path, progress: Progress
+) -> tuple[Example, ...]:
+    """What a stage is shown; the only place of a run that opens gold, and that of the train split
+    alone. `HarnessError` if there is too little of it or it asks what is evaluated."""
+    if node.shown is None:
+        return ()
+    shown, train = node.shown, node.shown.train
+    gold = read_gold(train.job.folder)
+    asked = drawn(train.questions.queries, gold, shown.count, plan.seed)
+    texts = {query.id: query.text for query in asked}
+    corpus, told = train.questions.corpus, train.questions.instruction
+    try:
+        examples = [
+            example_of(texts[row.id], row.hits, gold[row.id], corpus, told, shown.reads)
+            for row in _retrieved(shown, asked, plan, data, progress)
+        ]
+        return checked(examples, shown.count, work.questions.queries)
+    except HarnessError as error:
+        raise HarnessError(
+            f"{node.pipeline} on {work.job.spelled}: {error.message}", error.hint
+        ) from error
+
+
+def _retrieved(
+    shown: Shown, asked: tuple[Query, ...], plan: Plan, data: Path, progress: Progress
+) -> list[Row]:
+    """What the stages before retrieve for the train questions that are shown."""
+    if shown.after is None:
+        return [Row(query.id) for query in asked[: shown.count]]
+    for each in shown.after.chain:
+        _run_node(each, replace(shown.train, asked=asked), _alone(plan), data, progress)
+    rows = RowFile(shown.after.rows).read([query.id for query in asked])
+    return usable(rows, shown.count)
 
 
 # --- the manifest ---------------------------------------------------------------------
@@ -231,12 +352,13 @@ def _fill(
     rows: RowFile, node: Node, work: Work, plan: Plan, data: Path, progress: Progress
 ) -> None:
     """Ask what is missing or errored, batch by batch."""
-    station = _open(node, work, plan, data, progress)
+    brief = brief_of(node, work, plan, data, progress)
+    station = _open(node, work, brief, data, progress)
     batches = list(_batches(work.asked, plan.batch_size))
     independent = getattr(station.system, "independent", False)
     if not independent:
         rows.repair((), _partial(rows, batches))
-    _save_parts(node)
+    _save_parts(node, brief)
     before = RowFile(node.after.rows) if node.after else None
     done = sum(query.id in rows for query in work.asked)
     try:
@@ -267,16 +389,19 @@ def _partial(rows: RowFile, batches: Sequence[Sequence[Query]]) -> list[str]:
     ]
 
 
-def _save_parts(node: Node) -> None:
+def _save_parts(node: Node, brief: Brief) -> None:
+    """Write what the key was made of, and the digest of each demonstration's question."""
+    digests = [manifest.digest(each.question) for each in brief.examples]
+    parts = {**node.parts, **({"demonstrations": digests} if digests else {})}
     node.folder.mkdir(parents=True, exist_ok=True)
     place = node.folder / "stage.json"
     if not place.exists():
         part = place.with_suffix(".part")
-        part.write_text(json.dumps(dict(node.parts), indent=1) + "\n", encoding="utf-8")
+        part.write_text(json.dumps(parts, indent=1) + "\n", encoding="utf-8")
         part.replace(place)
 
 
-def _open(node: Node, work: Work, plan: Plan, data: Path, progress: Progress) -> Station:
+def _open(node: Node, work: Work, brief: Brief, data: Path, progress: Progress) -> Station:
     """The node's last stage, indexed and open."""
     stage, corpus = node.pipeline.stages[-1], work.questions.corpus
     system = registry.create("systems", stage.system)
@@ -284,17 +409,18 @@ def _open(node: Node, work: Work, plan: Plan, data: Path, progress: Progress) ->
         translated = translate(system.external(), work.job.folder, corpus)
         return Station(str(stage.system), system, corpus, stage.depth, translated)
     hand_rankings(system, work.job.folder, corpus)
-    brief = brief_of(work, plan)
     indexes = indexes_of(work.job, data)
     index = build_index(system, stage.system, corpus, indexes, brief, progress)
     open_system(system, stage.system, corpus, index, brief)
     return Station(str(stage.system), system, corpus, stage.depth)
 
 
-def brief_of(work: Work, plan: Plan) -> Brief:
-    """What every stage of a job is told."""
+def brief_of(node: Node, work: Work, plan: Plan, data: Path, progress: Progress) -> Brief:
+    """What the last stage of a node is told; its demonstrations are drawn, and what the stages
+    before retrieve for them is kept in the run's folder."""
     return Brief(
         instruction=work.questions.instruction,
+        examples=_demonstrations(node, work, plan, data, progress),
         max_new_tokens=work.job.task.max_new_tokens,
         seed=plan.seed,
         device=plan.device,

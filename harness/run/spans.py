@@ -1,7 +1,8 @@
 """Spans: ``with span("encode"):`` tells the latency pass where a question's time goes.
 
 The harness spans what it calls of a system (``retrieve``, ``answer``, ``solve``); a system may
-span its own parts. Outside `recorded` a span does nothing (about 0.1 µs).
+span its own parts, and what it spends on adapting itself as ``adapt``, once in `open` or for each
+question: tables show that. Outside `recorded` a span does nothing (about 0.1 µs).
 """
 
 from __future__ import annotations

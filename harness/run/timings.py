@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ class Measured:
             those that the last stage wrote
     errors: how many timed questions errored, the first being ``error``
     load:   the machine's load average over a minute, before and after
+    opening: spans while systems were opened, by name
     """
 
     cold: float
@@ -50,6 +51,7 @@ class Measured:
     errors: int
     error: str
     load: list[float]
+    opening: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

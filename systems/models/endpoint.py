@@ -18,7 +18,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from harness.data import HarnessError
 from systems.models.language import Generated
-from systems.models.prompts import Prompt, cut_behind, prompt_text
+from systems.models.prompts import Prompt, cut_behind, turns
 
 TIMEOUT = 120.0
 """Seconds to wait for one reply."""
@@ -56,7 +56,8 @@ class Endpoint:
 
     def count(self, prompt: Prompt) -> int:
         """An estimate of a prompt's tokens."""
-        return math.ceil(len(prompt_text(prompt) + prompt.system) / CHARACTERS)
+        characters = sum(len(each["content"]) for each in turns(prompt))
+        return math.ceil(characters / CHARACTERS)
 
     def clipped(self, text: str, tokens: int) -> str:
         """About the first ``tokens`` tokens of a text."""
@@ -71,12 +72,9 @@ class Endpoint:
         return [self._one(prompt, max_new_tokens) for prompt in prompts]
 
     def _one(self, prompt: Prompt, max_new_tokens: int) -> Generated:
-        messages = [{"role": "user", "content": prompt_text(prompt)}]
-        if prompt.system:
-            messages.insert(0, {"role": "system", "content": prompt.system})
         body = {
             "model": self.model,
-            "messages": messages,
+            "messages": turns(prompt),
             "temperature": 0,
             "seed": self.seed,
             "max_tokens": max_new_tokens,

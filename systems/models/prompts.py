@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from harness.data import Document, HarnessError
+from harness.data import Document, Example, HarnessError
 from systems.models.hub import (
     base_folder,
     ends_of,
@@ -44,7 +44,8 @@ class Prompt(NamedTuple):
     question about the passages. ``system`` is what a chat model is told before. ``behind``: the
     passages are in the state that the model starts from, and the prompt is what follows them.
     ``choose``: so many passages are to be named by their numbers, instead of an answer. ``seek``:
-    what the model writes is to begin with the evidence it looks for."""
+    what the model writes is to begin with the evidence it looks for. ``shown``: demonstrations that
+    stand before a prompt that asks for an answer, each with its own passages (see `before`)."""
 
     question: str | None
     passages: Sequence[Document] = ()
@@ -53,6 +54,16 @@ class Prompt(NamedTuple):
     behind: bool = False
     choose: int = 0
     seek: bool = False
+    shown: Sequence[Example] = ()
+
+    def before(self) -> list[tuple[Prompt, str]]:
+        """Its demonstrations as prompts of its own form, and how each is answered; none where
+        something else than an answer is asked for, or the passages are in the state."""
+        other = self.question is None or self.behind or self.choose or self.seek
+        return [
+            (Prompt(each.question, each.documents, self.instruction), each.answer)
+            for each in (() if other else self.shown)
+        ]
 
 
 class Named(NamedTuple):
@@ -158,16 +169,11 @@ class TokenPrompts:
         """Any word can be said: ``words`` change nothing."""
         if prompt.behind:
             return Rendered(self._plain(_following(prompt.question)))
-        user = prompt_text(prompt)
         if not self.tokenizer.chat_template:
-            text = f"{prompt.system}\n\n{user}" if prompt.system else user
-            return Rendered(list(self.tokenizer(text)["input_ids"]))
-        messages = [{"role": "user", "content": user}]
-        if prompt.system:
-            messages.insert(0, {"role": "system", "content": prompt.system})
+            return Rendered(list(self.tokenizer(whole_text(prompt))["input_ids"]))
         try:
             ids = self.tokenizer.apply_chat_template(
-                messages,
+                turns(prompt),
                 add_generation_prompt=True,
                 return_dict=False,
                 # A passage that spells a control token must not become one.
@@ -282,7 +288,10 @@ class WordPrompts:
             self._check_numbers(len(prompt.passages))
         if prompt.seek:
             return Rendered(lexicon.question(prompt.question or ""), lexicon, given)
-        ids = lexicon.prompt(prompt.passages, prompt.question, bool(prompt.choose))
+        ids: list[int] = []
+        for each, answer in prompt.before():
+            ids += [*lexicon.prompt(each.passages, each.question), *lexicon.read(answer), END]
+        ids += lexicon.prompt(prompt.passages, prompt.question, bool(prompt.choose))
         return Rendered(ids, lexicon, given)
 
     def _check_numbers(self, passages: int) -> None:
@@ -403,6 +412,23 @@ def prompt_text(prompt: Prompt) -> str:
     asked = "Numbers" if prompt.choose else "Answer"
     parts.append(f"Question: {prompt.question}\n{asked}:")
     return "\n\n".join(parts)
+
+
+def whole_text(prompt: Prompt) -> str:
+    """All that a model without a chat template reads: what it is told before, demonstrations with
+    their answers, the prompt."""
+    parts = [prompt.system] if prompt.system else []
+    parts += [f"{prompt_text(each)} {answer}" for each, answer in prompt.before()]
+    return "\n\n".join([*parts, prompt_text(prompt)])
+
+
+def turns(prompt: Prompt) -> list[dict[str, str]]:
+    """The same as the messages of a chat; demonstrations are turns that went before."""
+    said = [("system", prompt.system)] if prompt.system else []
+    for each, answer in prompt.before():
+        said += [("user", prompt_text(each)), ("assistant", answer)]
+    said.append(("user", prompt_text(prompt)))
+    return [{"role": role, "content": content} for role, content in said]
 
 
 def fitting(prompt: Prompt, room: int | None, count: Callable[[Prompt], int]) -> int:
