@@ -143,6 +143,7 @@ class Example:
     group:       questions that share a gold document have the same
     instruction: what a reader of the task is told
     explained:   how it is answered, if that is known
+    family:      in a training, questions of one task have the same; no task is named by it
     """
 
     question: str
@@ -154,6 +155,7 @@ class Example:
     group: str = ""
     instruction: str = ""
     explained: Explained | None = None
+    family: str = ""
 
 
 class Explained(NamedTuple):

@@ -7,6 +7,7 @@ then are answers put beside them, of the train split alone.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from harness import registry
@@ -64,7 +65,7 @@ def retrieved_examples(
     """
     folder = runner.run(plan, out, data, progress)
     found: list[Example] = []
-    for job in plan.jobs:
+    for place, job in enumerate(plan.jobs):
         work = runner.work_of(job, plan, folder)
         gold = read_gold(job.folder)
         for node in work.nodes.values():
@@ -74,7 +75,8 @@ def retrieved_examples(
                 corpus, told = work.questions.corpus, work.questions.instruction
                 known = ((texts[name], row, gold[name]) for name, row in rows if row)
                 how = job.task.explained(job.split) if explained else None
-                found += _examples(known, corpus, told, how)
+                made = _examples(known, corpus, told, how)
+                found += (replace(each, family=str(place)) for each in made)
     if not found:
         raise HarnessError(
             f"{plan.pipelines[0]} retrieved nothing for any train question that has an answer.",

@@ -45,6 +45,7 @@ class Tunable:
              it is put on, by name, all linear ones if there are none
     name:    by which an adapter will find its base; seed: of LoRA's first weights
     signs:   that the model is to know, which no text spells
+    four_bit: its own weights in NF4, beside LoRA's
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Tunable:
         signs: Sequence[str] = (),
         alpha: int = 0,
         layers: Sequence[str] = (),
+        four_bit: bool = False,
     ) -> None:
         self.folder = folder
         base = base_folder(folder)
@@ -66,7 +68,8 @@ class Tunable:
                 f"{name or folder} has no attention, and only models with it are trained here.",
                 "Take another one, such as mini-llama.",
             )
-        self.model = load_model("AutoModelForCausalLM", base if lora else folder, device, "float32")
+        place = base if lora else folder
+        self.model = load_model("AutoModelForCausalLM", place, device, "float32", four_bit)
         self.prompts, new = _prompts(folder, signs)
         ids = self.prompts.signs(signs)
         self.first = ids[0] if ids else 0
@@ -145,7 +148,7 @@ class Tunable:
             self._save(folder)
 
     def _save(self, folder: Path) -> None:
-        precision = self._precision()
+        precision = self.precision
         if self.adapted is not None:
             whole = self.adapted.state_dict()
             weights = _cast({n: each for n, each in whole.items() if "lora_" in n}, precision)
@@ -169,7 +172,9 @@ class Tunable:
             self.model.save_pretrained(folder, state_dict=_cast(self.model.state_dict(), precision))
             self.prompts.save(folder)
 
-    def _precision(self) -> torch.dtype:
+    @property
+    def precision(self) -> torch.dtype:
+        """In which the weights of the model were saved."""
         file = next(iter(sorted(base_folder(self.folder).glob("*.safetensors"))))
         with library("safetensors").safe_open(file, "pt") as weights:
             name = next(iter(weights.keys()))

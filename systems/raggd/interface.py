@@ -61,13 +61,17 @@ class Interface:
                 "the adapter is not one on q, k and v alone.",
                 "Make one with `python -m harness train raggd --out DIR`.",
             )
+        trained = [each for each in adapted.parameters() if each.requires_grad]
         adapted.base_model.disable_adapter_layers()
+        for each in trained:  # peft has frozen them
+            each.requires_grad_(True)
         self.base: Factors = {
             name: (each.lora_B["default"].weight, each.lora_A["default"].weight)
             for name, each in found.items()
         }
         self.scale = float(next(iter(found.values())).scaling["default"])
         self.shapes = {name: (len(b), a.shape[1]) for name, (b, a) in self.base.items()}
+        self.width: int = adapted.config.get_text_config().hidden_size
         self.terms: tuple[Term, ...] = ()
         for name, each in found.items():
             each.base_layer.register_forward_hook(self._adding(name))
@@ -109,9 +113,10 @@ class Interface:
 
     # --- demonstrations ---------------------------------------------------------------
 
-    def demonstration(self, example: Example) -> Asked:
-        """A question, its passages (the first ones that fit) and its answer as one row."""
-        prompt = Prompt(example.question, example.documents, example.instruction)
+    def demonstration(self, example: Example, shown: Sequence[Example] = ()) -> Asked:
+        """A question, its passages (the first ones that fit) and its answer as one row; behind
+        others, if any are ``shown``."""
+        prompt = Prompt(example.question, example.documents, example.instruction, shown=shown)
         end = list(self.lm.prompts.end)
         if self.lm.window is not None:
             alone = self.lm.prompts.render(prompt._replace(passages=()))
@@ -127,10 +132,11 @@ class Interface:
         asked = self.lm.asked(prompt, example.answer)
         return asked._replace(ids=[*asked.ids, *end])
 
-    def losses(self, rows: Sequence[Asked]) -> Tensor:
-        """Cross-entropy of each row's answer, a mean over its tokens, (rows,) in float64."""
+    def losses(self, rows: Sequence[Asked], start: Any = None) -> Tensor:
+        """Cross-entropy of each row's answer, a mean over its tokens, (rows,) in float64; ``start``
+        is what was read before all of them."""
         tokens = torch.tensor([len(row.ids) - row.start for row in rows])
-        log_p = self.lm.target_log_p(rows)
+        log_p = self.lm.target_log_p(rows, start)
         return -log_p.sum(dim=1) / tokens.to(log_p.device)
 
     def features(self, rows: Sequence[Asked]) -> Tensor:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from harness.data import Example, HarnessError
 from harness.manifest import digest, file_hash
-from systems.models.hub import lasting, model_folder
+from systems.models.hub import by_length, lasting, model_folder
 from systems.models.language import Asked
 from systems.models.tuning import Tunable
 from systems.raggd.interface import PROJECTIONS, Factors, Interface, Term
@@ -34,6 +34,8 @@ from systems.training import state
 from systems.training.learning import BETAS, CLIP, RAMP, Learner, chunks, fill, precision
 from systems.training.recipe import falling
 
+AT_ONCE = 2_500
+"""Tokens at once, of rows of different lengths."""
 FIRST = 64
 """Supports by whose features others are normalised, where there is no pool."""
 FORMS = tuple(
@@ -52,14 +54,18 @@ class Trained:
         self.module, self.rate = module, rate
         self.optimiser = torch.optim.AdamW(module.parameters(), rate, BETAS, weight_decay=decay)
 
-    def step(self, loss: Tensor, done: int, steps: int) -> None:
-        """One step down a loss, the number ``done`` of ``steps``."""
+    def step(self, losses: Iterable[Tensor], done: int, steps: int) -> float:
+        """One step down the sum of some losses, the number ``done`` of ``steps``."""
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate * falling(done, steps) * min(1.0, (done + 1) / RAMP)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        total = 0.0
+        for loss in losses:
+            loss.backward()
+            total += loss.item()
         nn.utils.clip_grad_norm_(self.module.parameters(), CLIP)
         self.optimiser.step()
+        return total
 
 
 class RagGd:
@@ -202,28 +208,32 @@ class RagGd:
                 question = rng.choice(family)
             with self.tunable.salted(str(rng.random())):
                 rows.append(self.interface.demonstration(question, shown))
-        return sorted(rows, key=lambda row: len(row.ids))
+        return rows
 
     def _base(self, rng: random.Random, done: int) -> dict[str, float]:
         rows = self._rows(rng)
         with self.interface.using(self.interface.adapter):
             losses = (
-                self.interface.losses(part).sum() / len(rows)
-                for part in chunks(rows, self._at_once())
+                self.interface.losses(part).sum() / len(rows) for part in self._parts(rows)
             )
             pace = falling(done, self.plan["base"])
             return {"base_loss": self.learner.step(losses, pace)}
 
+    def _parts(self, rows: Sequence[Asked]) -> Iterator[list[Asked]]:
+        """Rows of about equal length, so many at once as there is memory for."""
+        lengths = [len(row.ids) for row in rows]
+        for places in by_length(lengths, self.settings.micro, AT_ONCE):
+            yield [rows[place] for place in places]
+
     def _prompt(self, rng: random.Random, done: int) -> dict[str, float]:
         rows, trained = self._rows(rng), self.trained["prompt"]
-        assert isinstance(trained.module, SoftPrompt)
-        start = trained.module.read(self.tunable.lm, len(rows))
-        loss = self.interface.losses(rows, start).mean()
-        trained.step(loss, done, self.plan["prompt"])
-        return {"prompt_loss": loss.item()}
-
-    def _at_once(self) -> int:
-        return self.settings.micro
+        soft, lm = trained.module, self.tunable.lm
+        assert isinstance(soft, SoftPrompt)
+        losses = (
+            self.interface.losses(part, soft.read(lm, len(part))).sum() / len(rows)
+            for part in self._parts(rows)
+        )
+        return {"prompt_loss": trained.step(losses, done, self.plan["prompt"])}
 
     # --- supports ---------------------------------------------------------------------
 
@@ -288,15 +298,17 @@ class RagGd:
             predictor.scale_by(self._features(range(count)))
 
     def _predict(self, rng: random.Random, done: int) -> dict[str, float]:
-        numbers, figures = self._batch(rng, done), {}
+        numbers, figures = self._batch(rng, done), dict[str, float]()
+        chance = rng.getrandbits(60)
         for steps, target in self._targets(numbers).items():
             trained = self.trained[f"predictor-{steps}"]
             assert isinstance(trained.module, Predictor)
             self._begin(trained.module, done)
+            torch.manual_seed(chance)  # so that each is as it would be alone
             found = trained.module(self._features(numbers), self.settings.noise)
             how = distance(found, target)
             loss = (1 - how.cosine + self.settings.norm_weight * how.log_ratio).mean()
-            trained.step(loss, done, self.plan["predict"])
+            trained.step([loss], done, self.plan["predict"])
             figures |= {
                 f"cosine_{steps}": how.cosine.mean().item(),
                 f"log_ratio_{steps}": how.log_ratio.mean().item(),
@@ -317,8 +329,7 @@ class RagGd:
         found = trained.module(self._features(numbers), self.settings.noise)
         with self.interface.using(self.interface.adapter, Term(found)):
             loss = self.interface.losses(rows).mean()
-            trained.step(loss, done, self.plan["hypertuning"])
-        return {"hypertuning_loss": loss.item()}
+            return {"hypertuning_loss": trained.step([loss], done, self.plan["hypertuning"])}
 
 
 def by_family(examples: Sequence[Example], shots: int) -> list[list[Example]]:
@@ -345,8 +356,3 @@ def _stacked(factors: Sequence[Factors]) -> dict[str, tuple[Tensor, Tensor]]:
         )
         for name in factors[0]
     }
-
-
-def weights_of(modules: Mapping[str, Trained]) -> list[nn.Parameter]:
-    """All that is trained."""
-    return [each for one in modules.values() for each in one.module.parameters()]

@@ -13,4 +13,5 @@ TABLE = {
     **CHECKPOINTS,
     "dro": "systems.dro.training:Dro",
     "retrollm": "systems.retrollm.training:RetroLLM",
+    "raggd": "systems.raggd.training:RagGd",
 }

@@ -1,0 +1,247 @@
+"""RAG-GD as a system: a few demonstrations make an update of the generator, by one forward pass of
+a predictor; with it the generator reads and answers. And what it is compared with.
+
+What it does not do: retrieve, choose demonstrations, train (`systems.raggd.training`).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.corpus import Corpus
+from harness.data import Brief, Document, Example, HarnessError, Query, Reply
+from harness.run.spans import span
+from systems.models.hub import ADAPTER, Checkpoint, about, base_folder, check_sizes, model_folder
+from systems.models.language import Generated
+from systems.models.prompts import Prompt
+from systems.reader import Reader
+
+if TYPE_CHECKING:
+    from systems.raggd.interface import Factors, Term
+
+MINI = "mini-raggd"
+Mode = Literal["raggd", "base", "few-shot", "ttsgd", "hypertuning", "prompt-tuning"]
+FILES = {"hypertuning": "hypertuning", "prompt-tuning": "prompt"}
+"""Of the modes that need one file beside the adapter."""
+
+
+class RagGd:
+    """Options: ``checkpoint``, what ``train raggd`` wrote (the shipped one or its folder), and
+    ``model``, if what it is for lies elsewhere; ``four_bit`` loads that in NF4, on CUDA.
+
+    mode:    ``raggd``: the update is predicted; ``ttsgd``: it is made by ``k`` steps of SGD on the
+             demonstrations; ``hypertuning``: predicted, by what was trained on answers. Without an
+             update: ``base``, the base adapter alone; ``few-shot``, demonstrations in its prompt;
+             ``prompt-tuning``, trained vectors before the prompt in place of the adapter
+    k:       steps of descent that the update stands for; 0: those of the checkpoint
+    shots:   demonstrations (N)
+    support: they make one update for the ``task``; or, ``per-question``, one for each question, of
+             others drawn among ``bank``
+    rate:    of descent (η); 0: that of the checkpoint
+    """
+
+    model_option = "checkpoint=DIR"
+
+    def __init__(
+        self,
+        checkpoint: str = MINI,
+        mode: Mode = "raggd",
+        k: int = 0,
+        shots: int = 3,
+        support: Literal["task", "per-question"] = "task",
+        bank: int = 32,
+        rate: float = 0.0,
+        model: str = "",
+        four_bit: bool = False,
+    ) -> None:
+        check_sizes("raggd", shots=shots, bank=bank)
+        if k < 0 or rate < 0 or (support == "per-question" and bank < shots):
+            raise HarnessError(
+                f"raggd:k={k},rate={rate},shots={shots},bank={bank} cannot be.",
+                "Give 0 or more of k and rate, and a bank of at least as many as shots.",
+            )
+        self.checkpoint, self.model, self.mode, self.four_bit = checkpoint, model, mode, four_bit
+        self.k, self.rate, self.drawn, self.support = k, rate, shots, support
+        wants = mode not in ("base", "prompt-tuning")
+        each = support == "per-question"
+        self.shots = 0 if not wants else bank if each else shots
+
+    # --- the checkpoint ---------------------------------------------------------------
+
+    @cached_property
+    def adapter(self) -> Checkpoint:
+        """The base adapter, with the model that it is for."""
+        return Checkpoint(self.checkpoint, "ForCausalLM")
+
+    @cached_property
+    def folder(self) -> Path:
+        """The checkpoint's folder."""
+        given = Path(self.checkpoint).expanduser()
+        if given.is_dir() and not (given / ADAPTER[0]).exists():
+            raise HarnessError(
+                f"{self.checkpoint} is no checkpoint of raggd: it has no {ADAPTER[0]}.",
+                "Make one with `python -m harness train raggd --out DIR`.",
+            )
+        return self.adapter.folder()
+
+    @cached_property
+    def base(self) -> Path:
+        """The folder of the model that is adapted."""
+        return model_folder(self.model) if self.model else base_folder(self.folder)
+
+    @cached_property
+    def steps(self) -> int:
+        """K."""
+        found = sorted(int(each.stem.rpartition("-")[2]) for each in self._predictors())
+        if self.k and (self.mode == "ttsgd" or self.k in found):
+            return self.k
+        if not self.k and len(found) == 1:
+            return found[0]
+        has = f"of {', '.join(map(str, found))} steps" if found else "none"
+        raise HarnessError(
+            f"raggd:k={self.k} is not among the predictors of {self.checkpoint} ({has}).",
+            "Write k= with one of these, or train one with --steps-of-descent.",
+        )
+
+    def _predictors(self) -> list[Path]:
+        return list(self.folder.glob("predictor-*.safetensors"))
+
+    @property
+    def file(self) -> Path | None:
+        """The file beside the adapter that this mode needs."""
+        name = FILES.get(self.mode, "")
+        if self.mode in ("raggd", "ttsgd"):
+            name = f"predictor-{self.steps}" if self.mode == "raggd" else ""
+        if not name:
+            return None
+        found = self.folder / f"{name}.safetensors"
+        if not found.exists():
+            raise HarnessError(
+                f"{self.checkpoint} has no {found.name}.",
+                "Train it with --rivals all.",
+            )
+        return found
+
+    def files(self) -> Sequence[Path]:
+        own = [self.file] if self.file else []
+        return [*own, *self.adapter.files(), *([self.base] if self.model else [])]
+
+    @cached_property
+    def world(self) -> str:
+        """The generated world that the model was made for; empty: none."""
+        return str(about(self.base).get("world", ""))
+
+    # --- serving ----------------------------------------------------------------------
+
+    def open(self, corpus: Corpus, folder: Path | None, brief: Brief) -> None:  # noqa: ARG002
+        from systems.raggd.interface import Interface
+
+        self.interface = Interface.open(
+            self.folder, self.base, brief.device, brief.dtype, self.four_bit
+        )
+        self.examples, self.seed = brief.examples, brief.seed
+        self.reader = _Reading(self.interface.lm)
+        if self.mode == "prompt-tuning":
+            self._begin_with_prompt()
+        shown = brief.examples if self.mode == "few-shot" and self.support == "task" else ()
+        self.reader.serve(self.interface.lm, replace(brief, examples=shown))
+        self.update: Term | None = None
+        if self.support == "task":
+            with span("adapt"):
+                self.update = self._adapted(self.examples)
+
+    def answer(
+        self, queries: Sequence[Query], documents: Sequence[Sequence[Document]]
+    ) -> Sequence[Reply | HarnessError]:
+        """The generator's answers; see `Reader.answer`. ``counts`` has the tokens of demonstrations
+        that were read for a question alone (``support_tokens``)."""
+        if self.support == "task" or not self.shots:
+            with self._with(self.update):
+                return self.reader.answer(queries, documents)
+        return [self._alone(*each) for each in zip(queries, documents, strict=True)]
+
+    def _alone(self, query: Query, documents: Sequence[Document]) -> Reply | HarnessError:
+        """A question with demonstrations of its own: which, its text and the seed say."""
+        draws = random.Random(f"{self.seed} {query.text}")
+        examples = draws.sample(self.examples, self.drawn)
+        with span("adapt"):
+            update = self._adapted(examples)
+        if self.mode == "few-shot":
+            self.reader.brief = replace(self.reader.brief, examples=tuple(examples))
+        with self._with(update):
+            reply = self.reader.answer([query], [documents])[0]
+        if update is None or isinstance(reply, HarnessError):
+            return reply
+        tokens = sum(len(self.interface.demonstration(each).ids) for each in examples)
+        return replace(reply, counts={**reply.counts, "support_tokens": tokens})
+
+    @contextmanager
+    def _with(self, update: Term | None) -> Iterator[None]:
+        """The generator as this mode has it, with an update; and then without."""
+        own = () if self.mode == "prompt-tuning" else (self.interface.adapter,)
+        with self.interface.using(*own, *([update] if update else [])):
+            yield
+
+    def _adapted(self, examples: Sequence[Example]) -> Term | None:
+        """The update that demonstrations make, if this mode has any."""
+        from systems.raggd.interface import Term, taken
+
+        if self.mode not in ("raggd", "ttsgd", "hypertuning"):
+            return None
+        rows = [self.interface.demonstration(each) for each in examples]
+        made: Factors
+        if self.mode == "ttsgd":
+            rate = self.rate or self._told("rate")
+            found = self.interface.descended([rows], rate, [self.steps])[self.steps]
+            made = self.interface.difference(found)
+        else:
+            made = self._predicted(rows)
+        return Term(taken(made, 0))
+
+    def _predicted(self, rows: Sequence[Any]) -> Factors:
+        """In one forward pass, without a gradient anywhere."""
+        from torch import inference_mode
+
+        with inference_mode():
+            features = self.interface.features(rows).mean(dim=0, keepdim=True)
+            found: Factors = self._predictor(features)
+        return found
+
+    @cached_property
+    def _predictor(self) -> Any:
+        from systems.raggd.predictor import load_predictor
+
+        assert self.file is not None
+        return load_predictor(self.file, str(self.interface.device))[0]
+
+    def _told(self, what: str) -> float:
+        """What a training of this checkpoint was told."""
+        recipe = about(self.folder).get("recipe", {})
+        name = {"rate": "descent_rate"}[what]
+        return float(recipe[name])
+
+    def _begin_with_prompt(self) -> None:
+        from systems.raggd.soft import Begun, load_soft
+
+        assert self.file is not None
+        self.reader.start = Begun(load_soft(self.file), self.interface.lm)
+
+
+class _Reading(Reader):
+    """A reader whose model another one has opened; ``start``: what it reads before any prompt."""
+
+    def __init__(self, lm: Any) -> None:
+        super().__init__(model="")
+        self.lm, self.start = lm, None
+
+    def _written(self, prompts: Sequence[Prompt]) -> list[Generated]:
+        found: list[Generated] = self.lm.generate(
+            prompts, self.brief.max_new_tokens, start=self.start
+        )
+        return found
