@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.data import Brief, Document, Query
+from harness.data import Brief, Document, Example, Query
 
 QUESTIONS = [
     Query("q1", "which river flows past the tower?"),
@@ -14,6 +14,17 @@ PASSAGES = [
     Document("d2", "Mira Kolen was born in Brno."),
     Document("d3", "The Morava flows past the tower of Ostrava in the year 1874.", "Morava"),
 ]
+SHOWN = (
+    Example(
+        "who built the dam?",
+        (
+            Document("e1", "The dam was built by Ada Lund.", "Dam"),
+            Document("e2", "Ada Lund rests."),
+        ),
+        "Ada Lund",
+    ),
+    Example("where is Osk?", (), "in Norland"),
+)
 INSTRUCTION = "Answer the question in a few words."
 
 

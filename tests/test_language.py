@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import tiny_models
 import torch
 import transformers
-from reading import INSTRUCTION, PASSAGES, QUESTIONS, brief
+from reading import INSTRUCTION, PASSAGES, QUESTIONS, SHOWN, brief
 from safetensors.torch import load_file
 
 from harness import registry
@@ -21,7 +22,7 @@ from systems.models import backends, hub, language
 from systems.models.language import CausalLM, Hook, open_lm
 from systems.models.prompts import Prompt, prompt_text
 from systems.models.tuning import Tunable
-from systems.models.words import END, NEW, Lexicon, OpenWords
+from systems.models.words import ANSWER, END, NEW, PASSAGE, QUESTION, Lexicon, OpenWords
 from systems.reader import Reader, extracted
 
 KINDS = list(tiny_models.LANGUAGE)
@@ -397,6 +398,62 @@ def test_chat_models_get_their_template(
     (reply,) = reader.answer(QUESTIONS[:1], [PASSAGES])
     (bare,) = readers["qwen2"].answer(QUESTIONS[:1], [PASSAGES])
     assert reply.counts["prompt_tokens"] > bare.counts["prompt_tokens"]
+
+
+def test_demonstrations_are_earlier_turns_or_text_before(lms: dict[str, CausalLM]) -> None:
+    prompt = Prompt("where?", (), "Say.", shown=SHOWN[1:])
+    said = "Say.\n\nQuestion: {}\nAnswer:"
+    first, asked = said.format("where is Osk?"), said.format("where?")
+    chat: Any = lms["qwen2"].prompts
+    assert chat.tokenizer.decode(chat.render(prompt).ids) == (
+        f"<|im_start|>user\n{first}<|im_end|>\n<|im_start|>assistant\nin Norland<|im_end|>\n"
+        f"<|im_start|>user\n{asked}<|im_end|>\n<|im_start|>assistant\n"
+    )
+    plain: Any = lms["llama"].prompts
+    assert plain.tokenizer.decode(plain.render(prompt).ids) == (f"<s>{first} in Norland\n\n{asked}")
+
+
+@pytest.mark.parametrize("kind", OPEN)
+def test_demonstrations_share_the_lexicon_of_their_row(
+    kind: str, folders: dict[str, Path], lms: dict[str, CausalLM]
+) -> None:
+    prompt = Prompt("where is Ada?", PASSAGES[1:2], INSTRUCTION, shown=SHOWN)
+    row = lms[kind].prompts.render(prompt, ["Zork"])
+    words = Lexicon(OpenWords.read(folders[kind]))
+    read = words.read
+    read("Zork")
+    assert row.ids == [
+        *[PASSAGE, *read("Dam: The dam was built by Ada Lund.")],
+        *[PASSAGE, *read("Ada Lund rests.")],
+        *[QUESTION, *read("who built the dam?"), ANSWER, *read("Ada Lund"), END],
+        *[QUESTION, *read("where is Osk?"), ANSWER, *read("in Norland"), END],
+        *[PASSAGE, *read("Mira Kolen was born in Brno.")],
+        *[QUESTION, *read("where is Ada?"), ANSWER],
+    ]
+    assert row.lexicon is not None and row.lexicon.slots == words.slots and row.given == 1
+    assert row.ids.count(words.read("Ada")[0]) == 4
+    for other in ({"question": None}, {"seek": True}):
+        bare = prompt._replace(shown=(), **other)
+        assert ids_of(lms[kind], prompt._replace(**other)) == ids_of(lms[kind], bare)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_demonstrations_are_kept_and_passages_give_way(kind: str, folders: dict[str, Path]) -> None:
+    def asked(room: int) -> Any:
+        reader = opened(folders[kind], shots=2, max_input_tokens=room)
+        reader.brief = replace(reader.brief, examples=SHOWN)
+        return reader.answer(QUESTIONS[1:2], [PASSAGES])[0]
+
+    lm = opened(folders[kind]).lm
+    prompt = Prompt(QUESTIONS[1].text, (), INSTRUCTION, shown=SHOWN)
+    least, bare = lm.count(prompt), lm.count(prompt._replace(shown=()))
+    assert least > bare + 10
+    reply = asked(lm.count(prompt._replace(passages=PASSAGES[:1])))
+    assert reply.read == ("d1",) and reply.counts["passages_dropped"] == 2
+    reply = asked(least)
+    assert (reply.read, reply.counts["prompt_tokens"]) == ((), least)
+    with pytest.raises(HarnessError, match=f"2 demonstrations take {least} .*fewer shots="):
+        asked(least - 1)
 
 
 def test_a_passage_cannot_speak_for_the_system(lms: dict[str, CausalLM]) -> None:

@@ -29,7 +29,7 @@ from harness.run.timings import NAME, Measured, Timing, append, read_timings
 
 @pytest.fixture(autouse=True)
 def _known() -> None:
-    for name in ("Timed", "Threaded", "Speaker", "Solver", "Judge"):
+    for name in ("Timed", "Threaded", "Speaker", "Solver", "Judge", "Pupil"):
         registry.register("systems", name.lower())(getattr(timed_systems, name))
 
 
@@ -111,6 +111,16 @@ def test_answering_is_told_from_retrieving_and_tokens_are_counted() -> None:
     assert 5 <= median(inside.spans["half"]) <= 6
     for whole, *stages in zip(inside.whole, *inside.stages, strict=True):
         assert whole == pytest.approx(sum(stages), abs=0.01)
+
+
+def test_adapting_is_told_apart_once_and_for_each_question() -> None:
+    cells = measured("timed+pupil:once=0.05", "timed+pupil:each=0.02", "timed+pupil", rounds=2)
+    once, each, never = cells.values()
+    assert 50 <= once.adapt_once_ms <= 60 and once.adapt_p50_ms is None
+    assert once.adapt_once_ms < once.cold_ms and once.p50_ms < 10
+    assert 20 <= each.adapt_p50_ms <= each.answer_p50_ms <= each.p50_ms < 30
+    assert each.adapt_once_ms is None
+    assert (never.adapt_once_ms, never.adapt_p50_ms) == (None, None)
 
 
 def test_tokens_of_every_stage_count_and_a_reranker_alone_reads_too() -> None:
@@ -446,6 +456,40 @@ def test_a_table_says_mini_has_milliseconds_first_and_leaves_empty_columns_out()
     assert "1,234" in text and "100 questions × 1 rounds" in text and "load 0.5–0.7" in text
     for style in ("table", "latex"):
         assert "bm25" in report.report(".", style)  # type: ignore[arg-type]
+
+
+def adapted(number: int, once: float, each: float) -> Timing:
+    """A round of a pipeline that adapts itself."""
+    plain = line("bm25+rag", 30.0, answer=25.0, round=number)
+    assert plain.measured is not None
+    spans = {**plain.measured.spans, "adapt": [each] * 100}
+    found = replace(plain.measured, spans=spans, opening={"adapt": once, "load": 1.0})
+    return replace(plain, measured=found)
+
+
+def test_columns_of_adapting_are_there_where_a_pipeline_adapts() -> None:
+    seen(line("bm25", 2.0))
+    assert "adapt<br>" not in report.report(".", "markdown")
+    rounds = (adapted(0, 700.0, 11.0), adapted(1, 900.0, 13.0), adapted(2, 800.0, 13.0))
+    cells = seen(*rounds)
+    assert (cells["bm25+rag"].adapt_once_ms, cells["bm25+rag"].adapt_p50_ms) == (800.0, 13.0)
+    text = report.report(".", "markdown")
+    assert "adapt<br>once ms" in text and "adapt<br>p50 ms" in text
+    assert "adapt once:" in text and "adapt p50:" in text
+    (plain,) = (row for row in text.splitlines() if row.startswith("| bm25 "))
+    assert plain.count("–") >= 2 and " 800 " in text and " 13.0 " in text
+    found = {each["system"]: each for each in report.as_json(".")}
+    assert found["bm25+rag"]["adapt_once_ms"] == 800.0 and found["bm25"]["adapt_p50_ms"] is None
+
+
+def test_a_line_from_before_opening_was_spanned_still_reads() -> None:
+    append(Path(), line("bm25", 2.0))
+    path = Path(NAME)
+    old = json.loads(path.read_text())
+    del old["measured"]["opening"]
+    path.write_text(json.dumps(old) + "\n")
+    (cell,) = report.records(".")
+    assert (cell.p50_ms, cell.adapt_once_ms) == (2.0, None)
 
 
 def test_the_command_prints_a_table_or_json(capsys) -> None:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
-from reading import INSTRUCTION, PASSAGES, QUESTIONS, brief
+from reading import INSTRUCTION, PASSAGES, QUESTIONS, SHOWN, brief
 
 from harness.data import Document, HarnessError, Hit, Query, Reply
 from harness.run.stages import Station
 from systems.models import endpoint
-from systems.models.prompts import Prompt, prompt_text
+from systems.models.prompts import Prompt, prompt_text, turns, whole_text
 from systems.reader import Reader, extracted
 
 # --- prompt and answer, without any model ---------------------------------------------
@@ -31,6 +31,33 @@ def test_the_prompt_has_instruction_numbered_passages_and_question() -> None:
         "Passage: Tower The tower was built by Mira Kolen.\n\n"
         "Please write a question based on this passage."
     )
+
+
+def test_demonstrations_stand_before_in_the_form_of_the_prompt() -> None:
+    prompt = Prompt("who?", PASSAGES[1:2], "Say.", "Be brief.", shown=SHOWN)
+    first = (
+        "Say.\n\n[1] Dam\nThe dam was built by Ada Lund.\n\n[2]\nAda Lund rests.\n\n"
+        "Question: who built the dam?\nAnswer:"
+    )
+    second = "Say.\n\nQuestion: where is Osk?\nAnswer:"
+    asked = "Say.\n\n[1]\nMira Kolen was born in Brno.\n\nQuestion: who?\nAnswer:"
+    assert whole_text(prompt) == (
+        f"Be brief.\n\n{first} Ada Lund\n\n{second} in Norland\n\n{asked}"
+    )
+    assert turns(prompt) == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": first},
+        {"role": "assistant", "content": "Ada Lund"},
+        {"role": "user", "content": second},
+        {"role": "assistant", "content": "in Norland"},
+        {"role": "user", "content": asked},
+    ]
+
+
+@pytest.mark.parametrize("other", [{"question": None}, {"choose": 1}, {"seek": True}])
+def test_only_a_prompt_that_asks_for_an_answer_has_demonstrations(other: dict[str, Any]) -> None:
+    prompt = Prompt("who?", PASSAGES[:1])._replace(**other)
+    assert whole_text(prompt._replace(shown=SHOWN)) == whole_text(prompt) == prompt_text(prompt)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +84,7 @@ def test_the_answer_is_the_first_line_without_thoughts(text: str, answer: str) -
         ({"endpoint": "http://localhost:8000/v1"}, "model=NAME"),
         ({"model": "m", "tries": 0}, "tries=0"),
         ({"model": "m", "max_input_tokens": -1}, "max_input_tokens=-1"),
+        ({"shots": -1}, "shots=-1"),
         ({"model": "m", "endpoint": "localhost:8000"}, "http://localhost:8000/v1"),
         ({"model": "m", "endpoint": "file:///etc/passwd"}, "no URL"),
         ({"model": "m", "endpoint": "http://[x"}, "no URL"),
@@ -208,6 +236,27 @@ def test_passages_for_an_endpoint_are_cut_by_estimate(served: Served) -> None:
         assert reply.read == ("p",)
         (message,) = served.asked[-1][2]["messages"]
         assert 200 < len(message["content"]) / endpoint.CHARACTERS <= 400
+
+
+def test_an_endpoint_is_shown_demonstrations_and_counts_them(served: Served) -> None:
+    served.script = [(200, completion("x"))]
+    reader = remote(served, shots=2)
+    reader.brief = replace(brief(), examples=SHOWN)
+    prompt = Prompt("where?", PASSAGES[:1], INSTRUCTION, shown=SHOWN)
+    (reply,) = reader.answer(QUESTIONS[1:2], [PASSAGES[:1]])
+    assert isinstance(reply, Reply)
+    assert served.asked[0][2]["messages"] == turns(prompt) and len(turns(prompt)) == 5
+    exact = reader.lm.count(prompt)
+    characters = sum(len(each["content"]) for each in turns(prompt))
+    assert exact == -(-characters // endpoint.CHARACTERS)
+    reader.room = exact - 1
+    (reply,) = reader.answer(QUESTIONS[1:2], [PASSAGES[:1]])
+    assert isinstance(reply, Reply) and reply.read == ()
+    assert len(served.asked[1][2]["messages"]) == 5
+    reader.room = reader.lm.count(prompt._replace(passages=())) - 1
+    (failed,) = reader.answer(QUESTIONS[1:2], [PASSAGES[:1]])
+    assert isinstance(failed, HarnessError) and "Write fewer shots=" in str(failed)
+    assert len(served.asked) == 2
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -90,3 +91,27 @@ class Solver:
 
     def solve(self, queries, k):
         return [Reply(Answer("gate")) for _ in queries]
+
+
+class Pupil:
+    """Answers "gate". Writes the demonstrations that it is shown, a line each time it is opened,
+    to the file ``log``; adapts itself for ``once`` and for ``each`` question (seconds)."""
+
+    def __init__(self, shots: int = 0, log: str = "", once: float = 0.0, each: float = 0.0) -> None:
+        self.shots, self.log, self.once, self.each = shots, log, once, each
+
+    def open(self, corpus, folder, brief) -> None:
+        if self.log:
+            shown = [[e.question, e.answer, [d.text for d in e.documents]] for e in brief.examples]
+            with Path(self.log).open("a") as file:
+                print(json.dumps(shown), file=file)
+        self._adapt(self.once)
+
+    def answer(self, queries, documents):
+        self._adapt(self.each * len(queries))
+        return [Answer("gate") for _ in queries]
+
+    def _adapt(self, seconds: float) -> None:
+        if seconds:
+            with span("adapt"):
+                time.sleep(seconds)

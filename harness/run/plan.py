@@ -118,12 +118,12 @@ def _job(
         except HarnessError as error:
             mistakes.append(error)
     raise_together(mistakes)
-    if folders.get(TRAIN) == folders[split]:
+    if train and folders[TRAIN] == folders[split]:
         raise HarnessError(
             f"{spelled}: its splits {TRAIN} and {split} are the same questions.",
             "Mend its data, or leave shots= out.",
         )
-    return Job(spelled, task, split, setting, folders[split], folders.get(TRAIN))
+    return Job(spelled, task, split, setting, folders[split], folders[TRAIN] if train else None)
 
 
 def needs(plan: Plan) -> list[str]:
