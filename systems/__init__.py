@@ -10,6 +10,7 @@ TABLE = {
     "rico-soup": "systems.rico.system:RicoSoup",
     "dro": "systems.dro.system:Dro",
     "retrollm": "systems.retrollm.system:RetroLLM",
+    "raggd": "systems.raggd.system:RagGd",
     "cross-encoder": "systems.cross_encoder:CrossEncoder",
     "trec": "systems.external:Trec",
     "predictions": "systems.external:Predictions",

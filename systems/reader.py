@@ -83,12 +83,15 @@ class Reader(OneModel):
         return "" if self.endpoint else super().world
 
     def open(self, corpus: Corpus, folder: Path | None, brief: Brief) -> None:  # noqa: ARG002
-        self.brief = brief
-        self.lm: CausalLM | Endpoint
         if self.endpoint:
-            self.lm = Endpoint(self.endpoint, self.model, self.api_key_env, self.tries, brief.seed)
+            told = (self.endpoint, self.model, self.api_key_env, self.tries, brief.seed)
+            self.serve(Endpoint(*told), brief)
         else:
-            self.lm = open_lm(self.folder(), brief.device, brief.dtype)
+            self.serve(open_lm(self.folder(), brief.device, brief.dtype), brief)
+
+    def serve(self, lm: CausalLM | Endpoint, brief: Brief) -> None:
+        """Get ready with a model that is open."""
+        self.lm, self.brief = lm, brief
         self.room = self._room(self.lm.window)
 
     def _room(self, window: int | None) -> int | None:
@@ -129,11 +132,14 @@ class Reader(OneModel):
         asked = list(zip(queries, documents, strict=True))
         kept = [self._kept(query, passages) for query, passages in asked]
         prompts = [self._prompt(query, read) for query, read in zip(queries, kept, strict=True)]
-        written = self.lm.generate(prompts, self.brief.max_new_tokens)
+        written = self._written(prompts)
         return [
             reply_from(text, read, passages)
             for text, read, (_, passages) in zip(written, kept, asked, strict=True)
         ]
+
+    def _written(self, prompts: Sequence[Prompt]) -> Sequence[Generated]:
+        return self.lm.generate(prompts, self.brief.max_new_tokens)
 
     def _kept(self, query: Query, passages: Sequence[Document]) -> Sequence[Document]:
         """What is read of these passages, best first."""

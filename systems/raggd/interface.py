@@ -3,8 +3,8 @@
 
     y = W x + Σ s B (A x)
 
-where the terms are the base adapter W0 = (B0, A0, s) and, while an update is used, the update, whose
-scale is 1. No weight of the model is ever written to: taking the terms away leaves it as it was.
+where the terms are the base adapter W0 = (B0, A0, s) and, while an update is used, the update, of
+scale 1. No weight of the model is ever written to: taking the terms away leaves it as it was.
 
 Symbols: n supports, r rank, o and i outputs and inputs of a projection, l tokens.
 """
@@ -22,15 +22,14 @@ from torch.nn.functional import linear
 
 from harness.data import Example, HarnessError
 from systems.models.backends import Stepwise
-from systems.models.hub import base_folder, load_model, with_adapter
+from systems.models.hub import load_model, with_adapter
 from systems.models.language import Asked
 from systems.models.prompts import Prompt, fitting
 from systems.models.tuning import stepwise
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 Factors = Mapping[str, tuple[Tensor, Tensor]]
-"""By projection: B (o, r) and A (r, i); with one for each row of a batch (rows, o, r), (rows, r, i).
-"""
+"""By projection: B (o, r) and A (r, i); with one for each of n supports (n, o, r) and (n, r, i)."""
 
 
 class Term(NamedTuple):
@@ -71,15 +70,18 @@ class Interface:
         }
         self.scale = float(next(iter(found.values())).scaling["default"])
         self.shapes = {name: (len(b), a.shape[1]) for name, (b, a) in self.base.items()}
+        self.device = lm.vocabulary.known.device
         self.width: int = adapted.config.get_text_config().hidden_size
         self.terms: tuple[Term, ...] = ()
         for name, each in found.items():
             each.base_layer.register_forward_hook(self._adding(name))
 
     @classmethod
-    def open(cls, folder: Path, device: str, dtype: str, four_bit: bool = False) -> Interface:
-        """That of a checkpoint: an adapter and the model it is for, ready to serve."""
-        model = load_model("AutoModelForCausalLM", base_folder(folder), device, dtype, four_bit)
+    def open(
+        cls, folder: Path, base: Path, device: str, dtype: str, four_bit: bool = False
+    ) -> Interface:
+        """That of a checkpoint, an adapter of ``base``, ready to serve."""
+        model = load_model("AutoModelForCausalLM", base, device, dtype, four_bit)
         adapted = with_adapter(model, folder).eval()
         for each in adapted.parameters():
             each.requires_grad_(False)
@@ -171,7 +173,9 @@ class Interface:
             optimiser = torch.optim.SGD(leaves, rate)
             rows = [row for support in supports for row in support]
             for step in range(1, max(steps) + 1):
-                with self.using(Term({name: _for(pair, of) for name, pair in own.items()}, self.scale)):
+                with self.using(
+                    Term({name: _for(pair, of) for name, pair in own.items()}, self.scale)
+                ):
                     loss = self.losses(rows).view(count, size).mean(dim=1).sum()
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()

@@ -115,7 +115,9 @@ class Predictor(nn.Module):
     def save(self, file: Path, notes: Mapping[str, object], precision: torch.dtype) -> None:
         """Write it, with notes, to a file."""
         told = {"shape": asdict(self.shape), "width": self.width, "shapes": self.shapes, **notes}
-        weights = {name: each.to(precision).contiguous() for name, each in self.state_dict().items()}
+        weights = {
+            name: each.to(precision).contiguous() for name, each in self.state_dict().items()
+        }
         with writing(file):
             save_file(weights, file, {"format": "pt", "about": json.dumps(told)})
 

@@ -156,9 +156,7 @@ class Filled(Settings):
     @property
     def shape(self) -> Shape:
         """What predictors are made of."""
-        return Shape(
-            self.feature, self.update_rank, self.hidden, self.code, self.trunk, self.start
-        )
+        return Shape(self.feature, self.update_rank, self.hidden, self.code, self.trunk, self.start)
 
     @property
     def descents(self) -> tuple[int, ...]:

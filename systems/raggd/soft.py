@@ -63,9 +63,11 @@ def load_soft(file: Path) -> SoftPrompt:
     """What `SoftPrompt.save` wrote."""
     try:
         with safe_open(file, "pt") as found:
-            return SoftPrompt(found.get_tensor("vectors").float()).requires_grad_(False)
+            made = SoftPrompt(found.get_tensor("vectors").float())
     except (OSError, RuntimeError, SafetensorError) as error:
         raise HarnessError(
             f"{file} is no soft prompt that can be read ({error}).",
             "Make one with `python -m harness train raggd --rivals all --out DIR`.",
         ) from error
+    made.vectors.requires_grad_(False)
+    return made

@@ -17,8 +17,16 @@ from typing import TYPE_CHECKING, Any, Literal
 from harness.corpus import Corpus
 from harness.data import Brief, Document, Example, HarnessError, Query, Reply
 from harness.run.spans import span
-from systems.models.hub import ADAPTER, Checkpoint, about, base_folder, check_sizes, model_folder
-from systems.models.language import Generated
+from systems.models.hub import (
+    ABOUT,
+    ADAPTER,
+    Checkpoint,
+    about,
+    base_folder,
+    check_sizes,
+    model_folder,
+)
+from systems.models.language import CausalLM, Generated
 from systems.models.prompts import Prompt
 from systems.reader import Reader
 
@@ -130,6 +138,7 @@ class RagGd:
 
     def files(self) -> Sequence[Path]:
         own = [self.file] if self.file else []
+        own += [self.folder / ABOUT] if self.mode == "ttsgd" else []  # the rate of descent
         return [*own, *self.adapter.files(), *([self.base] if self.model else [])]
 
     @cached_property
@@ -146,7 +155,7 @@ class RagGd:
             self.folder, self.base, brief.device, brief.dtype, self.four_bit
         )
         self.examples, self.seed = brief.examples, brief.seed
-        self.reader = _Reading(self.interface.lm)
+        self.reader = _Reading()
         if self.mode == "prompt-tuning":
             self._begin_with_prompt()
         shown = brief.examples if self.mode == "few-shot" and self.support == "task" else ()
@@ -197,7 +206,7 @@ class RagGd:
         rows = [self.interface.demonstration(each) for each in examples]
         made: Factors
         if self.mode == "ttsgd":
-            rate = self.rate or self._told("rate")
+            rate = self.rate or float(about(self.folder)["recipe"]["descent_rate"])
             found = self.interface.descended([rows], rate, [self.steps])[self.steps]
             made = self.interface.difference(found)
         else:
@@ -220,12 +229,6 @@ class RagGd:
         assert self.file is not None
         return load_predictor(self.file, str(self.interface.device))[0]
 
-    def _told(self, what: str) -> float:
-        """What a training of this checkpoint was told."""
-        recipe = about(self.folder).get("recipe", {})
-        name = {"rate": "descent_rate"}[what]
-        return float(recipe[name])
-
     def _begin_with_prompt(self) -> None:
         from systems.raggd.soft import Begun, load_soft
 
@@ -236,12 +239,8 @@ class RagGd:
 class _Reading(Reader):
     """A reader whose model another one has opened; ``start``: what it reads before any prompt."""
 
-    def __init__(self, lm: Any) -> None:
-        super().__init__(model="")
-        self.lm, self.start = lm, None
+    start: Any = None
 
     def _written(self, prompts: Sequence[Prompt]) -> list[Generated]:
-        found: list[Generated] = self.lm.generate(
-            prompts, self.brief.max_new_tokens, start=self.start
-        )
-        return found
+        assert isinstance(self.lm, CausalLM)
+        return self.lm.generate(prompts, self.brief.max_new_tokens, start=self.start)

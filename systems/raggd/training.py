@@ -153,7 +153,10 @@ class RagGd:
             "prompt": self._prompt,
             "hypertuning": self._hypertuning,
         }[phase]
-        with torch.random.fork_rng(devices=[]), precision(self.settings.device, self.settings.dtype):
+        with (
+            torch.random.fork_rng(devices=[]),
+            precision(self.settings.device, self.settings.dtype),
+        ):
             torch.manual_seed(rng.getrandbits(60))
             figures = do(rng, done)
         self.done += 1
@@ -213,9 +216,7 @@ class RagGd:
     def _base(self, rng: random.Random, done: int) -> dict[str, float]:
         rows = self._rows(rng)
         with self.interface.using(self.interface.adapter):
-            losses = (
-                self.interface.losses(part).sum() / len(rows) for part in self._parts(rows)
-            )
+            losses = (self.interface.losses(part).sum() / len(rows) for part in self._parts(rows))
             pace = falling(done, self.plan["base"])
             return {"base_loss": self.learner.step(losses, pace)}
 

@@ -265,8 +265,8 @@ class MiniMuSiQue(Mini, MuSiQue):
     """Generated: questions of two to four hops over twenty passages in MuSiQue's shape."""
 
     name = "mini-musique"
-    kinds = ("bridge", "composed")
-    size = 20
+    kinds: tuple[str, ...] = ("bridge", "composed")
+    size: int | None = 20
 
     def rows(self, world: World) -> Iterator[dict[str, Any]]:
         """The last one is the twin of the first, without the passage that has the answer."""
