@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,31 +24,9 @@ from torch.nn.functional import gelu
 from harness.data import HarnessError
 from systems.models.hub import writing
 from systems.raggd.interface import Factors, inner
+from systems.raggd.settings import Shape
 
-Feature = Literal["end", "answer", "both", "none"]
 EPS = 1e-8
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What a predictor is made of.
-
-    feature: of a demonstration: the hidden state at its ``end`` (as in the paper), the mean over
-             its ``answer``, or ``both``; ``none``: all demonstrations look alike, so that what is
-             learned is the best constant update (a control)
-    rank:    of the update
-    hidden, code: the widths of the MLP and of what it gives (z)
-    trunk:   heads share so many directions, which z weighs; 0: each head has its own full matrix,
-             as in the paper
-    start:   standard deviation of the heads' first weights
-    """
-
-    feature: Feature = "end"
-    rank: int = 16
-    hidden: int = 256
-    code: int = 64
-    trunk: int = 0
-    start: float = 1e-3
 
 
 class Distance(NamedTuple):
@@ -95,7 +73,7 @@ class Predictor(nn.Module):
         """Take mean and deviation of features (n, 2 d), by which all are normalised."""
         read = self.chosen(features)
         self.mean.copy_(read.mean(dim=0))
-        self.deviation.copy_(read.std(dim=0) + EPS if self.shape.feature != "none" else 1.0)
+        self.deviation.copy_(read.std(dim=0, correction=0) + EPS if self.shape.feature != "none" else 1.0)
 
     def forward(self, features: Tensor, noise: float = 0.0) -> Factors:
         """``noise``: standard deviation of what is added to normalised features."""

@@ -10,7 +10,30 @@ from typing import Any, Literal
 from harness.data import HarnessError
 from systems.models.hub import about, base_folder, check_least, checked_device, model_folder
 from systems.models.words import has_open_words
-from systems.raggd.predictor import Feature, Shape
+
+Feature = Literal["end", "answer", "both", "none"]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a predictor is made of.
+
+    feature: of a demonstration: the hidden state at its ``end`` (as in the paper), the mean over
+             its ``answer``, or ``both``; ``none``: all demonstrations look alike, so that what is
+             learned is the best constant update (a control)
+    rank:    of the update
+    hidden, code: the widths of the MLP and of what it gives (z)
+    trunk:   heads share so many directions, which z weighs; 0: each head has its own full matrix,
+             as in the paper
+    start:   standard deviation of the heads' first weights
+    """
+
+    feature: Feature = "end"
+    rank: int = 16
+    hidden: int = 256
+    code: int = 64
+    trunk: int = 0
+    start: float = 1e-3
 
 
 @dataclass(frozen=True)
@@ -31,7 +54,7 @@ class Settings:
     pool:          supports that are drawn, each used many times; 0: new ones in every step
     norm_weight:   of the norms in the loss (λ)
     noise:         on normalised features
-    feature, update_rank, hidden, code, trunk, start: see `systems.raggd.predictor.Shape`
+    feature, update_rank, hidden, code, trunk, start: see `Shape`
     rivals:        ``all``: HyperTuning (the same predictor, by the loss of answers) and prompt
                    tuning are trained, too
     rival_steps, rival_rate: of HyperTuning, on a step's supports with a question each

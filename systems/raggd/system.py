@@ -125,7 +125,8 @@ class RagGd:
         """The file beside the adapter that this mode needs."""
         name = FILES.get(self.mode, "")
         if self.mode in ("raggd", "ttsgd"):
-            name = f"predictor-{self.steps}" if self.mode == "raggd" else ""
+            steps = self.steps  # which says what is wrong with k
+            name = f"predictor-{steps}" if self.mode == "raggd" else ""
         if not name:
             return None
         found = self.folder / f"{name}.safetensors"

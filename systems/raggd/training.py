@@ -258,11 +258,21 @@ class RagGd:
             return list(range(done * size, (done + 1) * size))
         return [rng.randrange(pool) for _ in range(size)]
 
+    def _blocks(self, numbers: Sequence[int]) -> list[Sequence[int]]:
+        """The supports in parts that are computed together, always the same ones, so that rounding
+        is always the same."""
+        size, pool = max(1, self.settings.micro // self.settings.shots), self.settings.pool
+        if not pool:
+            return list(chunks(numbers, size))
+        starts = sorted({number - number % size for number in numbers})
+        return [range(start, min(start + size, pool)) for start in starts]
+
     def _features(self, numbers: Sequence[int]) -> Tensor:
         """Of supports (n, 2 d): the mean over their demonstrations."""
         s = self.settings
-        missing = [each for each in dict.fromkeys(numbers) if each not in self.encoded]
-        for part in chunks(missing, max(1, s.micro // s.shots)):
+        for part in self._blocks(numbers):
+            if part[0] in self.encoded:
+                continue
             rows = [row for each in part for row in self._support_rows(each)]
             found = self.interface.features(rows).view(len(part), s.shots, -1).mean(dim=1)
             self.encoded |= dict(zip(part, found, strict=True))
@@ -271,8 +281,9 @@ class RagGd:
     def _targets(self, numbers: Sequence[int]) -> dict[int, Factors]:
         """ΔW* of supports, for each number of steps of descent."""
         s = self.settings
-        missing = [each for each in dict.fromkeys(numbers) if each not in self.targets]
-        for part in chunks(missing, max(1, s.micro // s.shots)):
+        for part in self._blocks(numbers):
+            if part[0] in self.targets:
+                continue
             rows = [self._support_rows(each) for each in part]
             found = self.interface.descended(rows, s.descent_rate, s.descents)
             for place, number in enumerate(part):
