@@ -183,6 +183,9 @@ def test_a_train_question_that_the_test_asks_too_is_exit_2(
     )
     assert "is asked in the evaluated split, too. Take another --seed" in told
     assert "bm25@3+pupil on school:repeats=true" in told
+    for seed in range(1, 5):  # whether or not it is the one that is asked
+        with pytest.raises(HarnessError, match="is asked in the evaluated split"):
+            api.run(["school:repeats=true"], ["bm25@3+pupil"], limit=1, seed=seed)
 
 
 def test_train_itself_and_tasks_without_it_are_refused_with_the_other_mistakes(
@@ -252,9 +255,9 @@ def parts(folder: Path) -> dict[str, Any]:
 
 def test_the_key_depends_on_the_train_split_only_where_it_is_shown() -> None:
     tasks = ["school", "school:changed=true"]
-    for shots in (0, 3):
-        system = f"bm25@3+pupil:shots={shots}"
-        found = [parts(api.run([task], [system], out=f"{task}{shots}")) for task in tasks]
+    pipelines = [(0, "bm25@3+pupil:shots=0"), (3, "bm25@3+pupil"), (3, "pupil@0")]
+    for shots, system in pipelines:
+        found = [parts(api.run([task], [system], out=f"{task}{system}")) for task in tasks]
         assert found[0]["fingerprint"] == found[1]["fingerprint"]
         assert (found[0]["key"] == found[1]["key"]) == (not shots)
         assert ("shown" in found[0]) == bool(shots)
