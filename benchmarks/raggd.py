@@ -327,10 +327,11 @@ def report(
         "# RAG-GD on the mini world",
         "",
         f"Written by `python benchmarks/raggd.py --questions {options.questions}`: one-hop "
-        "questions whose answers have to begin and end with a certain word, which demonstrations alone tell "
-        f"(`mini-forms`); seed {WORLD} of the test worlds, pools of ten, the five that BM25 ranks "
-        f"best are read; {told_counts}. Of the 32 forms, 8 were kept out of every training. Means "
-        f"over {len(options.seeds)} training seeds, each with demonstrations of its own, and a "
+        "questions whose answers have to begin and end with a certain word, which demonstrations "
+        f"alone tell (`mini-forms`); seed {WORLD} of the test worlds, pools of ten, of which the "
+        f"five that BM25 ranks best are read; {told_counts}. Of the 32 forms, 8 were kept out of "
+        f"every training. Means over {len(options.seeds)} training seeds, each with its own "
+        "demonstrations, and a "
         "95 % interval that resamples the eight forms; below it the paired difference to "
         f"{MAIN}. The last column has the spread (standard deviation) of training seeds. *Mini "
         "world: mechanism tests, nothing about real data.*",

@@ -188,14 +188,14 @@ class Interface:
         return found
 
     def difference(self, descended: Factors) -> Factors:
-        """s (B_K A_K − B_0 A_0) as factors of rank 2r: ΔW*, which holds the scale (Eq. 8)."""
+        """ΔW* = s (B_K A_K − B_0 A_0) (Eq. 8), which holds the scale, as factors of rank 2r: of
+        s B_0 (A_K − A_0) and s (B_K − B_0) A_K, both of which are small, so that nothing large
+        cancels in products with them."""
         found = {}
         for name, (b, a) in descended.items():
-            b0, a0 = (each.detach().expand(len(b), -1, -1) for each in self.base[name])
-            found[name] = (
-                torch.cat([self.scale * b, -self.scale * b0], dim=2),
-                torch.cat([a, a0], dim=1),
-            )
+            b0, a0 = (each.detach().float().expand(len(b), -1, -1) for each in self.base[name])
+            left = torch.cat([self.scale * b0, self.scale * (b - b0)], dim=2)
+            found[name] = (left, torch.cat([a - a0, a], dim=1))
         return found
 
 

@@ -73,7 +73,9 @@ class Predictor(nn.Module):
         """Take mean and deviation of features (n, 2 d), by which all are normalised."""
         read = self.chosen(features)
         self.mean.copy_(read.mean(dim=0))
-        self.deviation.copy_(read.std(dim=0, correction=0) + EPS if self.shape.feature != "none" else 1.0)
+        self.deviation.copy_(
+            read.std(dim=0, correction=0) + EPS if self.shape.feature != "none" else 1.0
+        )
 
     def forward(self, features: Tensor, noise: float = 0.0) -> Factors:
         """``noise``: standard deviation of what is added to normalised features."""

@@ -130,7 +130,8 @@ class RagGd:
         """The phases in order, and the steps of each."""
         s = self.settings
         rivals = {"prompt": s.base_steps, "hypertuning": s.rival_steps}
-        found = {"base": s.base_steps, "predict": s.predictor_steps}
+        blocks = len(self._blocks(range(s.pool)))
+        found = {"base": s.base_steps, "encode": blocks, "predict": s.predictor_steps}
         return found | (rivals if s.rivals == "all" else {})
 
     # --- the contract -----------------------------------------------------------------
@@ -149,6 +150,7 @@ class RagGd:
         rng = random.Random(f"{self.seed} {phase} {done}")
         do = {
             "base": self._base,
+            "encode": self._encode,
             "predict": self._predict,
             "prompt": self._prompt,
             "hypertuning": self._hypertuning,
@@ -248,6 +250,14 @@ class RagGd:
         examples, salt = self._support(number)
         with self.tunable.salted(salt):
             return [self.interface.demonstration(each) for each in examples]
+
+    def _encode(self, rng: random.Random, done: int) -> dict[str, float]:  # noqa: ARG002
+        """Features and targets of a part of the pool (which a training that was killed since then
+        has to compute again)."""
+        part = self._blocks(range(self.settings.pool))[done]
+        self._features(part)
+        self._targets(part)
+        return {}
 
     def _batch(self, rng: random.Random, done: int) -> list[int]:
         """The supports of a step."""

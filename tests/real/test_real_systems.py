@@ -137,3 +137,36 @@ def test_retrollm_is_trained_on_real_questions_by_their_supporting_facts(
     folder = api.run(["hotpotqa"], [system], setting="corpus", limit=2, split="validation")
     (entry,) = read_manifest(folder)["pipelines"]
     assert [row.error for row in read_rows(folder / entry["rows"])] == ["", ""]
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+def test_raggd_is_trained_and_answers_on_real_questions(
+    real_data: Path, kind: str, tmp_path: Path
+) -> None:
+    maker = {"llama": tiny_models.make_llama, "qwen2": tiny_models.make_qwen2}[kind]
+    base = maker(tmp_path / "base", positions=8192)
+    tasks = {"hotpotqa": "hotpotqa", "musique": "musique"}
+    for task, place in tasks.items():
+        api.prepare(task, real_data / place, "train")
+    options = {"model": str(base), "lora": "2", "base_steps": "2", "base_batch": "2"}
+    options |= {"predictor_steps": "2", "predictor_batch": "2", "update_rank": "2", "code": "4"}
+    options |= {"rivals": "all", "rival_steps": "1", "shown": "0.5"}
+    made = train_on("raggd", tmp_path / "made", tasks=list(tasks), first="bm25@5", options=options)
+    about = json.loads((made / "about.json").read_text())
+    assert about["recipe"]["feature"] == "end" and about["recipe"]["descent_rate"] == 0.01
+    api.prepare("hotpotqa", real_data / "hotpotqa/validation.jsonl.gz", "validation")
+    ours = f"bm25+raggd:checkpoint={made}"
+    modes = ("raggd", "base", "few-shot", "ttsgd", "hypertuning", "prompt-tuning")
+    systems = [f"bm25+reader:model={base},shots=2@5", *(f"{ours},mode={each}@5" for each in modes)]
+    systems += [f"{ours},support=per-question,bank=4@5"]
+    folder = api.run(["hotpotqa"], systems, setting="pool", limit=3, split="validation")
+    api.score(folder)
+    entries = read_manifest(folder)["pipelines"]
+    assert len(entries) == len(systems)
+    for entry in entries:
+        rows = list(read_rows(folder / entry["rows"]))
+        assert [row.error for row in rows] == ["", "", ""]
+        shown = "shots=" in entry["system"] or "few-shot" in entry["system"]
+        for row in rows:  # demonstrations in the prompt leave less room
+            assert row.answer is not None and len(row.read) <= 5
+            assert shown or len(row.read) == 5
