@@ -13,9 +13,9 @@ step. Stacked layers have matrices of their own. A seed sets the start, the task
 Everything is compared with K = depth steps of one rate η (line search on 10,000 tasks) on 10,000
 other tasks. Controls: the layers before training; η/2 and 2η; descent on the labels of another
 task; least squares, where descent ends; and "few numbers": the constructed layers with six free
-numbers each, trained alike, which are a rate for x1 and for x2, a change of both by the second
-moment of the context (GD++ of von Oswald et al. 2023, arXiv 2212.07677), the weight of what is
-added to y, and that of the average document in the residual.
+numbers each, from η and for a quarter of the steps (rate 0.02 / depth): a rate for x1 and for x2, a
+change of both by the second moment of the context (GD++ of von Oswald et al. 2023, arXiv
+2212.07677), the weight of what is added to y, and that of the average document in the residual.
 """
 
 from __future__ import annotations
