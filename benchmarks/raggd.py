@@ -2,8 +2,8 @@
 
     python benchmarks/raggd.py [--questions 65] [--seeds 0 1 2] [--models data/models]
 
-Trains what is missing under ``--models`` (raggd-SEED, with K = 1, 5, 10 and both rivals), runs all
-methods on the same retrieval for the eight forms that no training saw and for eight that it did,
+Trains what is missing under ``--models`` (mini-raggd-SEED, of which seed 0 is shipped, and from each
+its rivals, K = 1 and 10, and a predictor that sees the state at the end alone), runs all methods on the same retrieval for the eight forms that no training saw and for eight that it did,
 compares updates with their targets, and measures what adapting costs. Writes
 ``results/raggd/README.md`` and ``figures.json``. Interrupted, it goes on where it was.
 """
@@ -25,6 +25,7 @@ for library in ("OMP", "MKL", "OPENBLAS", "NUMBA"):
 
 import torch
 from paired import cell
+from reference import folder_of, trained_raggd
 from safetensors.torch import load_file, save_file
 
 from harness import api
@@ -52,7 +53,7 @@ KINDS = {
 }
 """Forms: first and last word."""
 FORM = "mini-forms:opens={},closes={},questions={},seed={}"
-OURS = "raggd:checkpoint={made}"
+OURS, OTHERS = "raggd:checkpoint={made}", "raggd:checkpoint={rivals}"
 READER = "reader:model=mini-llama"
 SYSTEMS = {
     "query only": f"{READER}@0",
@@ -60,10 +61,12 @@ SYSTEMS = {
     "vanilla, few-shot": f"bm25+{READER},shots=3@5",
     "base adapter": f"bm25+{OURS},mode=base@5",
     "base adapter, few-shot": f"bm25+{OURS},mode=few-shot@5",
-    "prompt tuning": f"bm25+{OURS},mode=prompt-tuning@5",
-    "HyperTuning": f"bm25+{OURS},mode=hypertuning@5",
+    "prompt tuning": f"bm25+{OTHERS},mode=prompt-tuning@5",
+    "HyperTuning": f"bm25+{OTHERS},mode=hypertuning@5",
     **{f"TT-SGD, K = {k}": f"bm25+{OURS},mode=ttsgd,k={k}@5" for k in (1, 5, 10)},
-    **{f"RAG-GD, K = {k}": f"bm25+{OURS},k={k}@5" for k in (1, 5, 10)},
+    "RAG-GD, K = 1": f"bm25+{OTHERS},k=1@5",
+    "RAG-GD, K = 5": f"bm25+{OURS},k=5@5",
+    "RAG-GD, K = 10": f"bm25+{OTHERS},k=10@5",
     "RAG-GD, K = 5, a support for each question": f"bm25+{OURS},k=5,support=per-question@5",
     "RAG-GD, K = 5, the state at the end alone": "bm25+raggd:checkpoint={end}@5",
     "RAG-GD, K = 5, demonstrations of another form": "bm25+given:checkpoint={made},file={other}@5",
@@ -107,20 +110,26 @@ def _write(factors: Factors, file: Path) -> None:
 # --- training -----------------------------------------------------------------------------
 
 
-def taught(seed: int, models: Path, data: Path) -> Path:
-    """The checkpoints of a seed; a predictor that sees the state at the end alone stands apart."""
-    options = {"steps_of_descent": "1,5,10", "rivals": "all"}
-    made = train_on("raggd", models / f"raggd-{seed}", seed, options=options, data=data)
-    again = {"model": str(made), "base_steps": "0", "feature": "end"}
-    train_on("raggd", models / f"raggd-end-{seed}", seed, options=again, data=data)
-    return made
+def taught(seed: int, models: Path, data: Path) -> None:
+    """The checkpoints of a seed."""
+    made = trained_raggd(seed, models, data) if seed else folder_of(models, "mini-raggd", 0)
+    rest = {"model": str(made), "base_steps": "0"}
+    rivals = {**rest, "steps_of_descent": "1,10", "rivals": "all"}
+    for name, options in (("rivals", rivals), ("end", {**rest, "feature": "end"})):
+        train_on("raggd", models / f"raggd-{name}-{seed}", seed, options=options, data=data)
+
+
+def places_of(seed: int, models: Path) -> dict[str, Path]:
+    """Where the models of a seed are."""
+    others = {name: models / f"raggd-{name}-{seed}" for name in ("rivals", "end")}
+    return {"made": folder_of(models, "mini-raggd", seed), **others}
 
 
 def recipe_of(seed: int, models: Path, data: Path) -> Recipe:
     """A training that is over: its base adapter, its supports and their targets."""
     plan = train_plan(Recipe.tasks, Recipe.first, data=data)
     examples = retrieved_examples(plan, data.parent / "first", data, told)
-    made = models / f"raggd-{seed}"
+    made = places_of(seed, models)["made"]
     return Recipe(examples, seed, Settings(model=str(made), base_steps=0))
 
 
@@ -147,7 +156,8 @@ def supports(kind: str, questions: int, data: Path) -> list[list[list[Example]]]
 def compared(seed: int, models: Path, work: Path, questions: int) -> list[dict[str, Any]]:
     """How near predictions come to their targets, and files of updates for `Given`."""
     torch.set_num_threads(1)
-    data, made = work / "data", models / f"raggd-{seed}"
+    data, places = work / "data", places_of(seed, models)
+    made = places["made"]
     recipe = recipe_of(seed, models, data)
     mean = mean_update(recipe)
     _write(mean, work / "updates" / f"mean-{seed}.safetensors")
@@ -167,7 +177,7 @@ def compared(seed: int, models: Path, work: Path, questions: int) -> list[dict[s
         }
         for name, folder in (
             ("prediction", made),
-            ("from the end alone", models / f"raggd-end-{seed}"),
+            ("from the end alone", places["end"]),
         ):
             predictor, _ = load_predictor(folder / "predictor-5.safetensors", "cpu")
             with torch.no_grad():
@@ -210,8 +220,7 @@ def measured(
     for form in KINDS[kind]:
         updates = work / "updates"
         places = {
-            "made": models / f"raggd-{seed}",
-            "end": models / f"raggd-end-{seed}",
+            **places_of(seed, models),
             "mean": updates / f"mean-{seed}.safetensors",
             "other": updates / f"other-{seed}-{'-'.join(form)}.safetensors",
             "apart": updates / f"apart-{seed}-{'-'.join(form)}.safetensors",
@@ -244,9 +253,9 @@ def costs(models: Path, work: Path) -> list[dict[str, Any]]:
     names = [each for each in TIMED if each not in ("query only", "mean update, K = 5")]
     names = [each for each in names if "for each" not in each]
     per = [f"bm25+{OURS},support=per-question,{more}@5" for more in ("k=5", "mode=ttsgd,k=5")]
-    texts = {SYSTEMS[name].format(made=models / "raggd-0"): name for name in names}
+    texts = {SYSTEMS[name].format(**places_of(0, models)): name for name in names}
     texts |= {
-        each.format(made=models / "raggd-0"): f"{name}, for each question"
+        each.format(**places_of(0, models)): f"{name}, for each question"
         for each, name in zip(per, ("RAG-GD, K = 5", "TT-SGD, K = 5"), strict=True)
     }
     task = FORM.format(*KINDS["held out"][0], 400, WORLD)

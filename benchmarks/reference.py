@@ -81,6 +81,7 @@ USES = {
     "reader": "mini-lm",
     "dro": "mini-dro",
     "retrollm": "mini-retrollm",
+    "raggd": "mini-raggd",
 }
 
 
@@ -122,13 +123,21 @@ def pipelines(names: Sequence[str], models: Path, seed: int, data: Path) -> dict
             if stage.system.name == "gold":
                 options["data"] = str(data)
             elif model := options.get("model") or USES.get(stage.system.name):
-                option = "checkpoint" if model == "mini-dro" else "model"
+                option = "checkpoint" if model in ("mini-dro", "mini-raggd") else "model"
                 options[option] = str(folder_of(models, model, seed))
             if stage.system.name == "retrollm":
                 options["scorer"] = str(folder_of(models, "mini-cross-encoder", seed))
             stages.append(replace(stage, system=Spelled(stage.system.name, tuple(options.items()))))
         found[str(Pipeline(tuple(stages)).canonical)] = name
     return found
+
+
+def needed(names: Sequence[str]) -> set[str]:
+    """The checkpoints that pipelines use, and those that these are trained from."""
+    stages = [stage.system for name in names for stage in parse_pipeline(name).stages]
+    found = {dict(each.options).get("model") or USES.get(each.name, "") for each in stages}
+    more = {"mini-dro": "mini-selector", "mini-retrollm": "mini-cross-encoder"}
+    return found | {more[each] for each in found if each in more}
 
 
 class Found(NamedTuple):
@@ -186,6 +195,15 @@ def trained_retrollm(
     """RetroLLM from the shipped base, trained if it is not there."""
     out = models / f"{name}-{seed}"
     return train_on("retrollm", out, seed, options=options, data=data, progress=told)
+
+
+def trained_raggd(seed: int, models: Path, data: Path) -> Path:
+    """RAG-GD from the shipped base, trained if it is not there."""
+    return train_on("raggd", models / f"mini-raggd-{seed}", seed, data=data, progress=told)
+
+
+OURS = {"mini-dro": trained_dro, "mini-retrollm": trained_retrollm, "mini-raggd": trained_raggd}
+"""How those are made that are trained on tasks."""
 
 
 def together(
@@ -305,11 +323,12 @@ def main() -> None:
             api.prepare(spelled, data=options.work / "data")
     with ProcessPoolExecutor(options.jobs) as pool:
         more = [seed for seed in options.seeds if seed]
-        missing = product(CHECKPOINTS, more)
+        used = needed(names)
+        missing = product((name for name in CHECKPOINTS if name in used), more)
         for job in [pool.submit(trained, *each, options.models) for each in missing]:
             job.result()
         data = options.work / "data"
-        ours = product((trained_dro, trained_retrollm), more)
+        ours = product((each for name, each in OURS.items() if name in used), more)
         for job in [pool.submit(each, seed, options.models, data) for each, seed in ours]:
             job.result()
         rest = (names, options.models, options.work, options.questions)

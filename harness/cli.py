@@ -33,6 +33,7 @@ SYSTEMS = (
     "rico-state",
     "bm25@10+dro@2",
     "retrollm",
+    "bm25+raggd@5",
 )
 """Each reader reads as deep as was best on dev worlds (results/reference/depths.json)."""
 MANY = ("--task", "--system", "--metric", "--set")

@@ -21,6 +21,8 @@ from harness.spelling import parse_spelled
 from systems.dro.settings import Settings
 from systems.dro.training import Dro
 from systems.reader import Reader
+from systems.raggd.settings import Settings as RaggdSettings
+from systems.raggd.training import RagGd
 from systems.retrollm.settings import Settings as RetroSettings
 from systems.retrollm.training import RetroLLM
 from systems.training import CHECKPOINTS as TAUGHT
@@ -29,7 +31,7 @@ from tasks.mini.world import VERSION, World
 
 CHECKPOINTS = Path(__file__).parent.parent / "systems" / "checkpoints"
 NAMES = sorted(TAUGHT)
-TRAINED = {"mini-dro": Dro, "mini-retrollm": RetroLLM}
+TRAINED = {"mini-dro": Dro, "mini-retrollm": RetroLLM, "mini-raggd": RagGd}
 """Systems that were trained on tasks, by the name of their checkpoint."""
 LANGUAGE = ("mini-lm", "mini-lm-mixtures", "mini-llama")
 
@@ -42,7 +44,7 @@ def test_all_are_shipped_and_together_small() -> None:
     folders = {each.name for each in CHECKPOINTS.iterdir() if each.is_dir()}
     assert folders == {*NAMES, *TRAINED}
     size = sum(file.stat().st_size for file in CHECKPOINTS.rglob("*") if file.is_file())
-    assert size <= 6_250_000
+    assert size <= 6_800_000
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -83,6 +85,20 @@ def test_retrollm_is_what_its_command_makes_without_options() -> None:
     adapter = json.loads((folder / "adapter_config.json").read_text())
     assert adapter["base_model_name_or_path"] == "mini-llama"
     assert said["curve"][-1]["answer"] > -0.05
+
+
+def test_raggd_is_what_its_command_makes_without_options() -> None:
+    said, folder = about("mini-raggd"), CHECKPOINTS / "mini-raggd"
+    assert (said["name"], said["seed"], said["world"]) == ("raggd", 0, VERSION)
+    assert (said["tasks"], said["first"]) == (list(RagGd.tasks), RagGd.first)
+    assert said["recipe"] == asdict(RaggdSettings().checked())
+    weights = CHECKPOINTS / "mini-llama" / "model.safetensors"
+    assert said["start"] == digest([file_hash(weights)])
+    adapter = json.loads((folder / "adapter_config.json").read_text())
+    assert adapter["base_model_name_or_path"] == "mini-llama"
+    assert sorted(adapter["target_modules"]) == ["k_proj", "q_proj", "v_proj"]
+    assert {each.name for each in folder.glob("predictor-*")} == {"predictor-5.safetensors"}
+    assert 0.5 < said["curve"][-1]["cosine_5"] <= 1
 
 
 @pytest.mark.parametrize("name", LANGUAGE)
@@ -131,11 +147,11 @@ def test_they_refuse_real_tasks_and_name_the_option(
         ("bm25+cross-encoder:model=mini-e5", "mini-cross-encoder"),
         (
             "bm25+reader:model=mini-cross-encoder",
-            "mini-llama, mini-lm, mini-lm-mixtures, mini-retrollm, mini-selector",
+            "mini-llama, mini-lm, mini-lm-mixtures, mini-raggd, mini-retrollm, mini-selector",
         ),
         (
             "bm25+query-likelihood:model=mini-e5",
-            "mini-llama, mini-lm, mini-lm-mixtures, mini-retrollm, mini-selector",
+            "mini-llama, mini-lm, mini-lm-mixtures, mini-raggd, mini-retrollm, mini-selector",
         ),
     ],
 )

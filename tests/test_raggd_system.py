@@ -379,6 +379,7 @@ SIZES: dict[str, Any] = {
     "rivals": "all",
     "rival_steps": 2,
     "prompt_tokens": 3,
+    "prompt_steps": 3,
     "steps_of_descent": "1,2",
 }
 

@@ -45,8 +45,8 @@ class Settings:
                    trained further
     lora:          rank of the base adapter; its scale is 2
     base_steps, base_rate, base_batch: of training it (W0) on questions of all tasks
-    shown:         share of them that have demonstrations of their task in the prompt, so that
-                   reading these is nothing new
+    shown:         share of its rows that have demonstrations of their task in the prompt, whose
+                   answers count too, so that reading these is nothing new (`systems.raggd.rows`)
     shots:         demonstrations of a support (N)
     steps_of_descent: K, or several with commas: a predictor for each
     descent_rate:  of these steps (η)
@@ -58,7 +58,7 @@ class Settings:
     rivals:        ``all``: HyperTuning (the same predictor, by the loss of answers) and prompt
                    tuning are trained, too
     rival_steps, rival_rate: of HyperTuning, on a step's supports with a question each
-    prompt_tokens, prompt_rate: of prompt tuning, in as many steps as the base adapter
+    prompt_tokens, prompt_steps, prompt_rate: of prompt tuning, on single questions
     decay:         of AdamW
     micro:         rows at once, as memory allows
     device, dtype: bfloat16 on CUDA computes in it
@@ -90,6 +90,7 @@ class Settings:
     rival_steps: int | None = None
     rival_rate: float | None = None
     prompt_tokens: int = 20
+    prompt_steps: int | None = None
     prompt_rate: float | None = None
     decay: float = 0.01
     micro: int | None = None
@@ -123,14 +124,15 @@ PAPER: Mapping[str, Any] = {
     "start": 1e-3,
     "rival_steps": 3000,
     "rival_rate": 5e-4,
+    "prompt_steps": 3000,
     "prompt_rate": 1e-3,
     "micro": 1,
 }
 MINI: Mapping[str, Any] = {
-    "base_steps": 500,
+    "base_steps": 800,
     "base_rate": 3e-3,
-    "base_batch": 24,
-    "shown": 0.25,
+    "base_batch": 12,
+    "shown": 0.5,
     "descent_rate": 0.05,
     "predictor_steps": 1000,
     "predictor_rate": 1e-3,
@@ -143,6 +145,7 @@ MINI: Mapping[str, Any] = {
     "start": 0.02,
     "rival_steps": 400,
     "rival_rate": 1e-3,
+    "prompt_steps": 800,
     "prompt_rate": 3e-2,
     "micro": 60,
 }
@@ -168,6 +171,7 @@ class Filled(Settings):
     start: float = 0.0
     rival_steps: int = 0
     rival_rate: float = 0.0
+    prompt_steps: int = 0
     prompt_rate: float = 0.0
     micro: int = 0
 
@@ -197,7 +201,14 @@ def _check(s: Filled) -> None:
     """`HarnessError` for a setting with which nothing could be learned."""
     least = {"lora": 1, "base_batch": 1, "shots": 1, "predictor_batch": 1, "micro": 1}
     least |= {"update_rank": 1, "hidden": 1, "code": 1, "prompt_tokens": 1}
-    least |= {"base_steps": 0, "predictor_steps": 1, "rival_steps": 1, "pool": 0, "trunk": 0}
+    least |= {
+        "base_steps": 0,
+        "predictor_steps": 1,
+        "rival_steps": 1,
+        "prompt_steps": 1,
+        "pool": 0,
+        "trunk": 0,
+    }
     check_least("raggd", asdict(s), least | {"decay": 0, "noise": 0, "norm_weight": 0})
     rates = ("base_rate", "descent_rate", "predictor_rate", "rival_rate", "prompt_rate", "start")
     for name in rates:

@@ -16,6 +16,7 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
 from typing import Any, ClassVar
 
 import torch
@@ -28,6 +29,7 @@ from systems.models.language import Asked
 from systems.models.tuning import Tunable
 from systems.raggd.interface import PROJECTIONS, Factors, Interface, Term
 from systems.raggd.predictor import Predictor, distance
+from systems.raggd.rows import Growing, Told, told
 from systems.raggd.settings import Settings
 from systems.raggd.soft import SoftPrompt
 from systems.training import state
@@ -104,6 +106,7 @@ class RagGd:
         self.trained = self._modules()
         self.plan = self._plan()
         self.steps, self.done = sum(self.plan.values()), 0
+        self.growing = Growing()
         self.encoded: dict[int, Tensor] = {}
         self.targets: dict[int, dict[int, Factors]] = {}
 
@@ -129,7 +132,7 @@ class RagGd:
     def _plan(self) -> dict[str, int]:
         """The phases in order, and the steps of each."""
         s = self.settings
-        rivals = {"prompt": s.base_steps, "hypertuning": s.rival_steps}
+        rivals = {"prompt": s.prompt_steps, "hypertuning": s.rival_steps}
         blocks = len(self._blocks(range(s.pool)))
         found = {"base": s.base_steps, "encode": blocks, "predict": s.predictor_steps}
         return found | (rivals if s.rivals == "all" else {})
@@ -179,12 +182,13 @@ class RagGd:
         for name, each in self.trained.items():
             tensors |= state.named(f"{name}.weights.", each.module.state_dict())
             tensors |= state.named(f"{name}.moments.", state.moments(each.optimiser))
-        said = json.dumps([self.done, self.learner.steps])
+        said = json.dumps([self.done, self.learner.steps, self.growing.state()])
         state.write(path, tensors, {"state": said, "notes": notes})
 
     def resume(self, path: Path) -> str:
         found, said = state.read(path)
-        self.done, self.learner.steps = json.loads(said["state"])
+        self.done, self.learner.steps, growing = json.loads(said["state"])
+        self.growing.resume(growing)
         fill(self.tunable.weights, state.under("weights.", found))
         state.remember(self.learner.optimiser, state.under("moments.", found))
         for name, each in self.trained.items():
@@ -201,40 +205,53 @@ class RagGd:
 
     # --- the base adapter, and prompt tuning ------------------------------------------
 
-    def _rows(self, rng: random.Random) -> list[Asked]:
-        """Questions of any task, some of them behind demonstrations of it."""
-        s, rows = self.settings, []
-        for _ in range(s.base_batch):
-            family = rng.choice(self.families)
-            shown: Sequence[Example] = ()
-            if rng.random() < s.shown:
-                question, *shown = rng.sample(family, s.shots + 1)
-            else:
-                question = rng.choice(family)
+    def _rows(self, rng: random.Random, count: int, shown: float) -> list[Told]:
+        """Questions of any task; a share of the rows have others of the same task before."""
+        rows = []
+        for _ in range(count):
+            family, several = rng.choice(self.families), rng.random() < shown
+            examples = rng.sample(family, self.settings.shots + 1 if several else 1)
+            if several:
+                examples = [self.growing.shortened(each, rng) for each in examples]
             with self.tunable.salted(str(rng.random())):
-                rows.append(self.interface.demonstration(question, shown))
+                rows.append(told(self.interface, examples))
         return rows
 
-    def _base(self, rng: random.Random, done: int) -> dict[str, float]:
-        rows = self._rows(rng)
-        with self.interface.using(self.interface.adapter):
-            losses = (self.interface.losses(part).sum() / len(rows) for part in self._parts(rows))
-            pace = falling(done, self.plan["base"])
-            return {"base_loss": self.learner.step(losses, pace)}
-
-    def _parts(self, rows: Sequence[Asked]) -> Iterator[list[Asked]]:
+    def _parts(self, rows: Sequence[Told]) -> Iterator[list[Told]]:
         """Rows of about equal length, so many at once as there is memory for."""
-        lengths = [len(row.ids) for row in rows]
+        lengths = [len(row.asked.ids) for row in rows]
         for places in by_length(lengths, self.settings.micro, AT_ONCE):
             yield [rows[place] for place in places]
 
+    def _loss(self, rows: Sequence[Told], sure: list[float], start: Any = None) -> Tensor:
+        """The sum over all answers of cross-entropy, a mean over tokens. ``sure`` is added to: log
+        p of the first token of those behind others."""
+        log_p = self.tunable.lm.target_log_p([row.asked for row in rows], start)
+        losses = []
+        for (asked, answers), found in zip(rows, log_p, strict=True):
+            said = [found[begin - asked.start : end - asked.start] for begin, end in answers]
+            losses += [-each.mean() for each in said]
+            sure += [each[0].item() for each in said[1:]]
+        return torch.stack(losses).sum()
+
+    def _base(self, rng: random.Random, done: int) -> dict[str, float]:
+        s, sure = self.settings, list[float]()
+        rows = self._rows(rng, s.base_batch, s.shown)
+        answers = sum(len(row.answers) for row in rows)
+        with self.interface.using(self.interface.adapter):
+            losses = (self._loss(part, sure) / answers for part in self._parts(rows))
+            loss = self.learner.step(losses, falling(done, self.plan["base"]))
+        if not sure:
+            return {"base_loss": loss}
+        self.growing.note(fmean(sure))
+        return {"base_loss": loss, "shown": fmean(sure), "level": float(self.growing.level)}
+
     def _prompt(self, rng: random.Random, done: int) -> dict[str, float]:
-        rows, trained = self._rows(rng), self.trained["prompt"]
+        rows, trained = self._rows(rng, self.settings.base_batch, 0.0), self.trained["prompt"]
         soft, lm = trained.module, self.tunable.lm
         assert isinstance(soft, SoftPrompt)
         losses = (
-            self.interface.losses(part, soft.read(lm, len(part))).sum() / len(rows)
-            for part in self._parts(rows)
+            self._loss(part, [], soft.read(lm, len(part))) / len(rows) for part in self._parts(rows)
         )
         return {"prompt_loss": trained.step(losses, done, self.plan["prompt"])}
 
