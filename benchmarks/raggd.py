@@ -2,8 +2,9 @@
 
     python benchmarks/raggd.py [--questions 65] [--seeds 0 1 2] [--models data/models]
 
-Trains what is missing under ``--models`` (mini-raggd-SEED, of which seed 0 is shipped, and from each
-its rivals, K = 1 and 10, and a predictor that sees the state at the end alone), runs all methods on the same retrieval for the eight forms that no training saw and for eight that it did,
+Trains what is missing under ``--models`` (mini-raggd-SEED, of which seed 0 is shipped, and from
+each its rivals, K = 1 and 10, and a predictor that sees the state at the end alone), runs all
+methods on the same retrieval for the eight forms that no training saw and for eight that it did,
 compares updates with their targets, and measures what adapting costs. Writes
 ``results/raggd/README.md`` and ``figures.json``. Interrupted, it goes on where it was.
 """

@@ -21,7 +21,7 @@ NEEDS = {
         ("bm25s", "ir-measures", "pandas"),
         "pip install -c constraints.txt -e .",
     ),
-    "e5, reader, rerankers, dro": (
+    "models: e5 … raggd": (
         ("torch", "transformers", "peft"),
         "pip install -c constraints.txt -e .",
     ),
@@ -31,6 +31,7 @@ NEEDS = {
     ),
     "prepare from the hub": (("datasets",), "pip install -c constraints.txt -e '.[hub]'"),
     "Mamba-2 CUDA kernels": (("mamba-ssm",), "pip install -e '.[cuda]' on Linux with CUDA"),
+    "4-bit base weights": (("bitsandbytes",), "pip install bitsandbytes, with CUDA"),
     "MS MARCO ROUGE and BLEU": (("spacy",), "pip install -c constraints.txt -e '.[msmarco]'"),
 }
 

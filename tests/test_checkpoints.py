@@ -20,9 +20,9 @@ from harness.score.answers import score_squad
 from harness.spelling import parse_spelled
 from systems.dro.settings import Settings
 from systems.dro.training import Dro
-from systems.reader import Reader
 from systems.raggd.settings import Settings as RaggdSettings
 from systems.raggd.training import RagGd
+from systems.reader import Reader
 from systems.retrollm.settings import Settings as RetroSettings
 from systems.retrollm.training import RetroLLM
 from systems.training import CHECKPOINTS as TAUGHT

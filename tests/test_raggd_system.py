@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from systems.models.language import Asked
 from systems.models.tuning import Tunable, stepwise
 from systems.raggd.interface import PROJECTIONS, Factors, Interface, Term, inner, taken
 from systems.raggd.predictor import Predictor, distance, load_predictor
+from systems.raggd.rows import Growing, told
 from systems.raggd.settings import Settings, Shape
 from systems.raggd.system import RagGd
 from systems.raggd.training import RagGd as Recipe
@@ -674,3 +677,47 @@ def test_what_the_results_depend_on_is_in_the_key(made: dict[str, Path]) -> None
         "prompt-tuning": {"prompt.safetensors"},
     }
     assert RagGd(str(made["open"]), mode="base").shots == 0
+
+
+# --- rows ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_every_answer_of_a_row_counts_as_it_would_at_the_end_of_a_shorter_row(
+    kind: str, adapters: dict[str, Path], bases: dict[str, Path]
+) -> None:
+    interface = opened(adapters, bases, kind)
+    drawn = [example(n) for n in (0, 4, 7)]
+    row = told(interface, drawn)
+    alone = [interface.demonstration(each, drawn[:n]) for n, each in enumerate(drawn)]
+    assert row.asked.ids == alone[-1].ids and row.asked.start == row.answers[0][0]
+    assert row.answers[-1] == (alone[-1].start, len(alone[-1].ids))
+    if kind == "open":
+        assert row.answers == tuple((each.start, len(each.ids)) for each in alone)
+    with torch.no_grad(), interface.using(interface.adapter):
+        log_p = interface.lm.target_log_p([row.asked])[0]
+        ends = {len(each.ids): each for each in alone}
+        for begin, end in row.answers:
+            shorter = interface.lm.target_log_p([ends[end]])[0]
+            found = log_p[begin - row.asked.start : end - row.asked.start]
+            assert torch.allclose(found, shorter, atol=1e-4)
+
+
+def test_rows_of_several_questions_grow_by_competence_alone() -> None:
+    rng, growing = random.Random(0), Growing()
+    whole = replace(example(0), support=("Odra",), documents=(*example(1).documents, *READ[0]))
+    whole = replace(whole, documents=tuple(replace(e, id=e.title) for e in whole.documents))
+    sizes = []
+    for sure in (-5.0, -0.01):
+        for _ in range(300):
+            short = growing.shortened(whole, rng)
+            assert "Odra" in {each.id for each in short.documents}
+            sizes.append(len(short.documents))
+            growing.note(sure)
+        if sure < -1:
+            assert set(sizes) == {1}
+    assert sorted(set(sizes)) == [1, 2, 3, 4] and sizes == sorted(sizes)
+    assert growing.shortened(whole, rng) is whole
+    again = Growing()
+    again.resume(growing.state())
+    assert again.state() == growing.state()
