@@ -1,7 +1,8 @@
 """What a base adapter is trained on: questions of a task, alone or behind others of the same task.
 
-Reading demonstrations is learned from short rows first: those rows begin with one passage a
-question, and get more as answers behind demonstrations are given well enough.
+Reading demonstrations is learned from short rows first: rows of several questions begin with one
+passage each, and get more as answers behind demonstrations are given well enough. Until they have
+all, there are no others.
 """
 
 from __future__ import annotations
@@ -48,6 +49,11 @@ class Growing:
     def __init__(self) -> None:
         self.level, self.stayed, self.sure = 0, 0, -10.0
 
+    @property
+    def grown(self) -> bool:
+        """Whether rows have all of their passages."""
+        return self.level + 1 == len(LEVELS)
+
     def shortened(self, example: Example, rng: random.Random) -> Example:
         """An example with as many passages as rows have by now, one that supports it among them."""
         size = LEVELS[self.level]
@@ -60,7 +66,7 @@ class Growing:
         """Go on if that is enough."""
         self.stayed += 1
         self.sure += MEMORY * (sure - self.sure)
-        if self.level + 1 < len(LEVELS) and self.stayed > STAY and self.sure > ENOUGH:
+        if not self.grown and self.stayed > STAY and self.sure > ENOUGH:
             self.level, self.stayed = self.level + 1, 0
 
     def state(self) -> list[float]:

@@ -206,8 +206,11 @@ class RagGd:
     # --- the base adapter, and prompt tuning ------------------------------------------
 
     def _rows(self, rng: random.Random, count: int, shown: float) -> list[Told]:
-        """Questions of any task; a share of the rows have others of the same task before."""
+        """Questions of any task; a share of the rows have others of the same task before, all of
+        them as long as these grow."""
         rows = []
+        if shown and not self.growing.grown:
+            shown = 1.0
         for _ in range(count):
             family, several = rng.choice(self.families), rng.random() < shown
             examples = rng.sample(family, self.settings.shots + 1 if several else 1)
