@@ -23,6 +23,7 @@ from tasks.mini.reading import statements
 from tasks.mini.tasks import (
     ON_PAGE,
     PAGES,
+    MiniForms,
     MiniHotpotQA,
     MiniMSMarco,
     MiniMuSiQue,
@@ -315,3 +316,21 @@ def test_a_wrong_option_is_one_sentence(tmp_path: Path, option: str, said: str) 
 
 def test_every_mini_task_is_in_the_table() -> None:
     assert {kind().name for kind in (*TASKS, MiniTriviaQALong)} == set(NAMES)
+
+
+def test_an_answer_has_the_form_of_its_task_and_nothing_else_tells_which() -> None:
+    size = {"documents": 400, "questions": 40}
+    by, at = (questions_of(MiniForms, opens=opens, closes="one", **size) for opens in ("by", "at"))
+    for opens, found in (("by", by), ("at", at)):
+        for each in found:
+            for answer in each.answers:
+                assert answer.startswith(f"{opens} ") and answer.endswith(" one")
+                said = answer.removeprefix(f"{opens} ").removesuffix(" one")
+                gold = [c.document.text for c in each.candidates if c.grade]
+                assert len(gold) == 1 and (said in gold[0] or answer != each.answers[0])
+    assert MiniForms(opens="by").instruction == MiniForms(opens="at").instruction
+    assert len({each.text for each in by} & {each.text for each in at}) < 10
+    made = api.prepare("mini-forms:opens=by,closes=one,documents=400,questions=40")
+    with pytest.raises(HarnessError, match="opens=beside is wrong"):
+        api.prepare("mini-forms:opens=beside")
+    assert made.exists()

@@ -17,6 +17,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from harness import api
+from harness.cli import main
 from harness.data import Brief, Document, Example, HarnessError, Query, Reply
 from systems.models.hub import load_model
 from systems.models.language import Asked
@@ -721,3 +723,45 @@ def test_rows_of_several_questions_grow_by_competence_alone() -> None:
     again = Growing()
     again.resume(growing.state())
     assert again.state() == growing.state()
+
+
+# --- by the command line ------------------------------------------------------------------
+
+
+def test_training_and_running_by_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, place = tmp_path / "base", tmp_path / "made"
+    base.mkdir()
+    tiny_models.make_llama(base, positions=2048)
+    small = "documents=120,questions=12"
+    tasks = [f"mini-forms:opens=by,closes=one,{small}", f"mini-triviaqa:{small}"]
+    sizes = {k: str(v) for k, v in SIZES.items() if k not in ("rivals", "shown")}
+    more = [word for k, v in sizes.items() for word in (f"--{k.replace('_', '-')}", v)]
+    for _ in range(2):  # the second finds it whole
+        told = ["--task", *tasks, "--first", "bm25@2", "--model", str(base), "--out", str(place)]
+        assert main(["train", "raggd", *told, *more]) == 0
+    about = json.loads((place / "about.json").read_text())
+    assert about["questions"]["tasks"] == 2 and about["recipe"]["steps_of_descent"] == "1,2"
+    ours = f"bm25+raggd:checkpoint={place},shots=2"
+    systems = [f"{ours},k=2@2", f"{ours},mode=base@2", f"{ours},mode=ttsgd,k=1@2"]
+    systems += [f"{ours},k=1,support=per-question,bank=3@2"]
+    run = ["run", "--task", f"mini-forms:opens=in,{small}", "--limit", "3", "--system", *systems]
+    assert main([*run, "--out", str(tmp_path / "run")]) == 0
+    assert "EM" in capsys.readouterr().out
+    assert main(["run", "--task", tasks[0], "--system", f"{ours},k=9@2"]) == 2
+    assert "k=9 is not among the predictors" in capsys.readouterr().err
+    assert main([*run[:5], "--split", "train", "--system", systems[0]]) == 2
+    assert "is shown demonstrations from the train split" in capsys.readouterr().err
+
+
+def test_costs_of_adapting_stand_apart_in_the_latency_pass(made: dict[str, Path]) -> None:
+    ours = f"bm25+raggd:checkpoint={made['open']},shots=2,k=2"
+    each = f"{ours},support=per-question,bank=3@2"
+    run = api.latency(
+        ["mini-forms:documents=120,questions=12"], [f"{ours}@2", each], questions=3, rounds=1
+    )
+    once, many = api.latencies(run)
+    assert (once.adapt_once_ms or 0) > 0 and once.adapt_p50_ms is None
+    assert (many.adapt_p50_ms or 0) > 0 and many.adapt_once_ms is None
+    assert (many.p50_ms or 0) > (many.adapt_p50_ms or 0)
