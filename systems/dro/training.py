@@ -23,7 +23,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from harness.data import Document, Example, HarnessError
+from harness.data import Document, Example
 from harness.manifest import digest, file_hash
 from harness.score.answers import against, squad_answer
 from harness.score.outputs import contains
@@ -32,7 +32,7 @@ from systems.dro.selector import Asked, Selector
 from systems.dro.settings import Settings
 from systems.models.hub import lasting, model_folder
 from systems.models.language import TOKENS
-from systems.models.prompts import Prompt, fitting
+from systems.models.prompts import Prompt
 from systems.models.tuning import Tunable
 from systems.passages import words_of
 from systems.reader import extracted
@@ -60,16 +60,7 @@ class Reading:
         tokens for an answer, are left out."""
         passages = [example.documents[place] for place in places]
         prompt = Prompt(example.question, passages, example.instruction)
-        if self.lm.window is None:
-            return prompt
-        fits = fitting(prompt, self.lm.window - spare, self.lm.count)
-        if fits < 0:
-            raise HarnessError(
-                f"the question {example.question[:60]!r} and its answer do not fit into the "
-                f"generator's {self.lm.window} tokens.",
-                "Take a model that reads more.",
-            )
-        return prompt._replace(passages=passages[:fits])
+        return self.lm.fitted(prompt, spare)
 
     def log_p(
         self, asked: Sequence[tuple[Example, Sequence[int], str]]

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from harness.data import HarnessError
 from systems.models.hub import by_length
-from systems.models.prompts import Named, Prompt, Prompts, Rendered
+from systems.models.prompts import Named, Prompt, Prompts, Rendered, fitting
 
 Hook = Callable[[Sequence[Sequence[int]], Any], Any]
 """``hook(written, scores) -> scores``, before each token is chosen.
@@ -93,6 +93,20 @@ class CausalLM:
     def count(self, prompt: Prompt) -> int:
         """How many tokens a prompt has."""
         return len(self.prompts.render(prompt).ids)
+
+    def fitted(self, prompt: Prompt, spare: int) -> Prompt:
+        """A prompt with the first of its passages that fit whole, beside ``spare`` tokens for an
+        answer. `HarnessError` if the rest of it does not fit."""
+        if self.window is None:
+            return prompt
+        fits = fitting(prompt, self.window - spare, self.count)
+        if fits < 0:
+            raise HarnessError(
+                f"the question {str(prompt.question)[:60]!r} and its answer do not fit into the "
+                f"model's {self.window} tokens.",
+                "Take a model that reads more.",
+            )
+        return prompt._replace(passages=prompt.passages[:fits])
 
     def clipped(self, text: str, tokens: int) -> str:
         """The first ``tokens`` tokens of a text."""

@@ -24,7 +24,7 @@ from harness.data import Example, HarnessError
 from systems.models.backends import Stepwise
 from systems.models.hub import load_model, with_adapter
 from systems.models.language import Asked
-from systems.models.prompts import Prompt, fitting
+from systems.models.prompts import Prompt
 from systems.models.tuning import stepwise
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
@@ -120,17 +120,9 @@ class Interface:
         others, if any are ``shown``."""
         prompt = Prompt(example.question, example.documents, example.instruction, shown=shown)
         end = list(self.lm.prompts.end)
-        if self.lm.window is not None:
-            alone = self.lm.prompts.render(prompt._replace(passages=()))
-            spare = len(self.lm.prompts.written(alone, example.answer)) + 1
-            fits = fitting(prompt, self.lm.window - spare, self.lm.count)
-            if fits < 0:
-                raise HarnessError(
-                    f"the demonstration {example.question[:60]!r} does not fit into the model's "
-                    f"{self.lm.window} tokens.",
-                    "Take a model that reads more.",
-                )
-            prompt = prompt._replace(passages=prompt.passages[:fits])
+        alone = self.lm.prompts.render(prompt._replace(passages=()))
+        spare = len(self.lm.prompts.written(alone, example.answer)) + 1
+        prompt = self.lm.fitted(prompt, spare)
         asked = self.lm.asked(prompt, example.answer)
         return asked._replace(ids=[*asked.ids, *end])
 
