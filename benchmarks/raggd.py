@@ -32,6 +32,7 @@ from safetensors.torch import load_file, save_file
 from harness import api
 from harness.data import Example
 from harness.examples import retrieved_examples, train_plan
+from harness.manifest import file_hash
 from harness.run.progress import told
 from harness.score.results import read_manifest, read_scores
 from harness.train import train_on
@@ -130,7 +131,7 @@ def places_of(seed: int, models: Path) -> dict[str, Path]:
 def recipe_of(seed: int, models: Path, data: Path) -> Recipe:
     """A training that is over: its base adapter, its supports and their targets."""
     plan = train_plan(Recipe.tasks, Recipe.first, data=data)
-    examples = retrieved_examples(plan, data.parent / "first", data, told)
+    examples = retrieved_examples(plan, data.parent / f"first-{seed}", data, told)
     made = places_of(seed, models)["made"]
     return Recipe(examples, seed, Settings(model=str(made), base_steps=0))
 
@@ -147,15 +148,27 @@ def mean_update(recipe: Recipe) -> Factors:
 # --- updates and their targets --------------------------------------------------------------
 
 
-def supports(kind: str, questions: int, data: Path) -> list[list[list[Example]]]:
+def supports(kind: str, seed: int, questions: int, data: Path) -> list[list[list[Example]]]:
     """Demonstrations of each form of a kind, of the train split of its tasks."""
     tasks = [FORM.format(*form, questions, WORLD) for form in KINDS[kind]]
-    found = retrieved_examples(train_plan(tasks, "bm25@5", data=data), data.parent / kind, data)
+    plan = train_plan(tasks, "bm25@5", data=data)
+    found = retrieved_examples(plan, data.parent / f"{kind}-{seed}", data)
     families = by_family(found, 3)
     return [[each[3 * n : 3 * n + 3] for n in range(SUPPORTS)] for each in families]
 
 
 def compared(seed: int, models: Path, work: Path, questions: int) -> list[dict[str, Any]]:
+    """`compare`, once for a model."""
+    made = places_of(seed, models)["made"]
+    kept = work / f"compared-{seed}-{file_hash(made)}-{questions}.json"
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps(compare(seed, models, work, questions)))
+    found: list[dict[str, Any]] = json.loads(kept.read_text())
+    return found
+
+
+def compare(seed: int, models: Path, work: Path, questions: int) -> list[dict[str, Any]]:
     """How near predictions come to their targets, and files of updates for `Given`."""
     torch.set_num_threads(1)
     data, places = work / "data", places_of(seed, models)
@@ -166,7 +179,7 @@ def compared(seed: int, models: Path, work: Path, questions: int) -> list[dict[s
     interface = Interface.open(made, base_folder(made), "cpu", "float32")
     lines = []
     for kind, forms in KINDS.items():
-        drawn = supports(kind, questions, data)
+        drawn = supports(kind, seed, questions, data)
         rows = [[interface.demonstration(e) for e in one] for each in drawn for one in each]
         target = interface.difference(
             interface.descended(rows, recipe.settings.descent_rate, [5])[5]
@@ -397,9 +410,10 @@ def main() -> None:
     with ProcessPoolExecutor(options.jobs) as pool:
         for job in [pool.submit(taught, each, models, data) for each in options.seeds]:
             job.result()
-    updates = [e for s in options.seeds for e in compared(s, models, work, options.questions)]
     with ProcessPoolExecutor(options.jobs) as pool:
         rest = (models, work, options.questions)
+        parts = [pool.submit(compared, seed, *rest) for seed in options.seeds]
+        updates = [line for part in parts for line in part.result()]
         runs = [pool.submit(measured, *each, *rest) for each in product(options.seeds, KINDS)]
         lines = [line for job in runs for line in job.result()]
     found = costs(models, work)

@@ -256,7 +256,8 @@ def flashrag(folder: Path, prefix: str, split: str) -> tuple[Collection, list[Pa
 
 class Jsonl(Task):
     """A folder in BEIR's or FlashRAG's shape. ``dir`` is the folder, ``prefix`` what its file names
-    begin with; ``missing=keep`` allows judgements of documents and queries that are not there."""
+    begin with; ``missing=keep`` allows judgements of documents and queries that are not there.
+    Where there is a train split beside ``split``, demonstrations are drawn from it."""
 
     name = "jsonl"
     ranking_metrics = ("nDCG@10", "R@10", "RR@10", "AP")
@@ -273,13 +274,17 @@ class Jsonl(Task):
         missing: Literal["error", "keep"] = "error",
     ) -> None:
         self.dir, self.prefix, self.keep = dir, prefix, missing == "keep"
-        self.splits = (split,)
+        names = (
+            f"{prefix}{each}" for each in ("qrels/train.tsv", "qrels/train.jsonl", "train.jsonl")
+        )
+        train = split != "train" and shapes.existing(dir, list(names))
+        self.splits = (split, "train") if train else (split,)
 
     @cached_property
     def version(self) -> str:  # type: ignore[override]
         """Changes when a file that is read does, so that the folder is prepared again."""
         digest = blake2b(digest_size=4)
-        for path in self.files(None, self.splits[0]):
+        for path in dict.fromkeys(path for each in self.splits for path in self.files(None, each)):
             status = path.stat()
             digest.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
         return digest.hexdigest()

@@ -351,3 +351,39 @@ def test_latency_draws_them_itself_and_says_why_it_cannot() -> None:
     one, other = api.latencies(folder)
     assert one.failed == "" and len(json.loads(log.read_text())) == 3
     assert "only 20 of the 21" in other.failed
+
+
+def test_a_folder_of_ones_own_shows_its_train_split(tmp_path: Path) -> None:
+    place = tmp_path / "own"
+    place.mkdir()
+    rows = {
+        name: [
+            {"id": f"{name}{n}", "question": f"Who built the {w}?", "golden_answers": [w]}
+            for n, w in enumerate(words)
+        ]
+        for name, words in (("dev", ("tower", "gate")), ("train", ("mill", "barn", "well")))
+    }
+    rows["corpus"] = [
+        {"id": str(n), "contents": f'"{w}"\nThe {w} was built by the {w}.'}
+        for n, w in enumerate(("tower", "gate", "mill", "barn", "well"))
+    ]
+    for name, lines in rows.items():
+        (place / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    seen: list[Example] = []
+
+    @api.register("systems", "watching")
+    class Watching:
+        shots = 2
+
+        def open(self, corpus: Any, folder: Any, brief: Brief) -> None:
+            seen.extend(brief.examples)
+
+        def answer(self, queries: Any, documents: Any) -> list[str]:
+            return ["none"] * len(queries)
+
+    api.run([f"jsonl:{place},split=dev"], ["bm25+watching@1"])
+    assert len(seen) == 2 and {each.answer for each in seen} <= {"mill", "barn", "well"}
+    assert all(each.documents[0].title == each.answer for each in seen)
+    (place / "train.jsonl").unlink()
+    with pytest.raises(HarnessError, match="has no split train"):
+        make_plan([f"jsonl:{place},split=dev"], ["bm25+watching@1"])
