@@ -25,8 +25,8 @@ nothing about real text, and refuse real tasks. The recipes' settings are explai
 `systems/training/recipe.py`. `mini-dro`, two adapters of `mini-selector` and `mini-llama`, is what
 `python -m harness train dro --out DIR` makes; its iterations are in `results/dro`. `mini-retrollm`,
 an adapter of `mini-llama` with five signs of its own, is what `python -m harness train retrollm
---out DIR` makes (about 600 CPU-s), and `mini-raggd`, an adapter of it with a predictor of updates, what
-`python -m harness train raggd --out DIR` makes (about 850 CPU-s).
+--out DIR` makes (about 600 CPU-s), and `mini-raggd`, an adapter of it with a predictor of updates,
+what `python -m harness train raggd --out DIR` makes (about 850 CPU-s).
 
 `passages` is how far the curriculum had gone, `right` the share of training questions (of all kinds
 and sizes so far, on worlds seen once) that were answered right; for rankers, whose first passage

@@ -172,56 +172,50 @@ def compare(seed: int, models: Path, work: Path, questions: int) -> list[dict[st
     """How near predictions come to their targets, and files of updates for `Given`."""
     torch.set_num_threads(1)
     data, places = work / "data", places_of(seed, models)
-    made = places["made"]
     recipe = recipe_of(seed, models, data)
     mean = mean_update(recipe)
     _write(mean, work / "updates" / f"mean-{seed}.safetensors")
-    interface = Interface.open(made, base_folder(made), "cpu", "float32")
-    lines = []
+    interface = Interface.open(places["made"], base_folder(places["made"]), "cpu", "float32")
+    lines: list[dict[str, Any]] = []
     for kind, forms in KINDS.items():
         drawn = supports(kind, seed, questions, data)
         rows = [[interface.demonstration(e) for e in one] for each in drawn for one in each]
-        target = interface.difference(
-            interface.descended(rows, recipe.settings.descent_rate, [5])[5]
-        )
-        found = {
-            "mean update": {
-                n: (b.expand(len(rows), -1, -1), a.expand(len(rows), -1, -1))
-                for n, (b, a) in mean.items()
-            }
-        }
-        for name, folder in (
-            ("prediction", made),
-            *([("from the end alone", places["end"])] if places["end"].exists() else []),
-        ):
-            predictor, _ = load_predictor(folder / "predictor-5.safetensors", "cpu")
-            with torch.no_grad():
-                features = torch.stack([interface.features(one).mean(dim=0) for one in rows])
-                found[name] = predictor(features)
-        away = [(place + SUPPORTS) % len(rows) for place in range(len(rows))]
-        found["prediction, of another form"] = taken(found["prediction"], away)
-        found["target, of another form"] = taken(target, away)
+        rate = recipe.settings.descent_rate
+        target = interface.difference(interface.descended(rows, rate, [5])[5])
+        found = updates_of(rows, target, mean, interface, places)
         for name, each in found.items():
             how = distance(each, target)
-            for place, form in enumerate(f for f in forms for _ in range(SUPPORTS)):
-                line = {"what": name, "kind": kind, "seed": seed, "form": " … ".join(form)}
-                lines.append(
-                    {
-                        **line,
-                        "cosine": how.cosine[place].item(),
-                        "log_ratio": how.log_ratio[place].item(),
-                    }
-                )
+            of = (f for f in forms for _ in range(SUPPORTS))
+            for form, cosine, ratio in zip(of, how.cosine, how.log_ratio, strict=True):
+                place = {"what": name, "kind": kind, "seed": seed, "form": " … ".join(form)}
+                lines.append({**place, "cosine": cosine.item(), "log_ratio": ratio.item()})
         for place, form in enumerate(forms):
-            for name, each in (
-                ("other", found["prediction, of another form"]),
-                ("apart", found["target, of another form"]),
-            ):
-                _write(
-                    taken(each, place * SUPPORTS),
-                    work / "updates" / f"{name}-{seed}-{'-'.join(form)}.safetensors",
-                )
+            for short, name in (("other", "prediction"), ("apart", "target")):
+                one = taken(found[f"{name}, of another form"], place * SUPPORTS)
+                _write(one, work / "updates" / f"{short}-{seed}-{'-'.join(form)}.safetensors")
     return lines
+
+
+def updates_of(
+    rows: Sequence[Sequence[Any]],
+    target: Factors,
+    mean: Factors,
+    interface: Interface,
+    places: Mapping[str, Path],
+) -> dict[str, Factors]:
+    """Updates for supports, by what makes them."""
+    count = len(rows)
+    copies = {n: tuple(each.expand(count, -1, -1) for each in pair) for n, pair in mean.items()}
+    found: dict[str, Factors] = {"mean update": copies}  # type: ignore[dict-item]
+    with torch.no_grad():
+        features = torch.stack([interface.features(one).mean(dim=0) for one in rows])
+        for name, folder in (("prediction", "made"), ("prediction from the end alone", "end")):
+            if (file := places[folder] / "predictor-5.safetensors").exists():
+                found[name] = load_predictor(file, "cpu")[0](features)
+    away = [(place + SUPPORTS) % count for place in range(count)]
+    found["prediction, of another form"] = taken(found["prediction"], away)
+    found["target, of another form"] = taken(target, away)
+    return found
 
 
 # --- answers --------------------------------------------------------------------------------
