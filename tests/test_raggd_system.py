@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import ceil
@@ -14,21 +15,25 @@ import peft
 import pytest
 import tiny_models
 import torch
+import transformers
 from safetensors.torch import load_file
 from torch import Tensor
 
 from harness import api
 from harness.cli import main
 from harness.data import Brief, Document, Example, HarnessError, Query, Reply
+from harness.manifest import digest, file_hash
 from systems.models.hub import load_model
 from systems.models.language import Asked
 from systems.models.tuning import Tunable, stepwise
-from systems.raggd.interface import PROJECTIONS, Factors, Interface, Term, inner, taken
+from systems.raggd import rows as rows_module
+from systems.raggd.interface import Factors, Interface, Term, inner, taken
 from systems.raggd.predictor import Predictor, distance, load_predictor
 from systems.raggd.rows import Growing, told
-from systems.raggd.settings import Settings, Shape
+from systems.raggd.settings import PROJECTIONS, Settings, Shape
 from systems.raggd.system import RagGd
 from systems.raggd.training import RagGd as Recipe
+from systems.training.learning import chunks
 
 MAKERS = {
     "open": lambda folder: tiny_models.make_open_llama(folder),
@@ -437,6 +442,85 @@ def test_a_predictor_is_as_it_would_be_alone_and_never_sees_an_answers_loss(
     assert all(torch.equal(each, before[n]) for n, each in begun.tunable.weights.items())
 
 
+def test_supports_are_normalised_salted_and_asked_other_questions(
+    bases: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = played(trainer(bases["open"], pool=6))
+    for name in ("predictor-1", "hypertuning"):
+        predictor: Any = recipe.trained[name].module
+        features = predictor.chosen(recipe._features(range(6)))
+        assert torch.allclose(predictor.mean, features.mean(dim=0), atol=1e-5)
+    salts = {row.rendered.lexicon.salt for n in range(6) for row in recipe._support_rows(n)}
+    assert len(salts) == 6 and "" not in salts
+    asked: list[str] = []
+    demonstration = recipe.interface.demonstration
+
+    def spy(each: Example, shown: Sequence[Example] = ()) -> Asked:
+        asked.append(each.question)
+        return demonstration(each, shown)
+
+    monkeypatch.setattr(recipe.interface, "demonstration", spy)
+    for number in range(20):
+        rng = random.Random(number)
+        before = random.Random(number)
+        held = [each.question for n in recipe._batch(before, 0) for each in recipe._support(n)[0]]
+        asked.clear()
+        recipe._hypertuning(rng, 1)
+        drawn = zip(asked, chunks(held, 2), strict=True)
+        assert all(question not in support for question, support in drawn)
+
+
+def test_a_predictor_is_drawn_to_the_norm_of_its_target(bases: dict[str, Path]) -> None:
+    told: dict[str, Any] = {"pool": 4, "norm_weight": 50.0, "predictor_steps": 60, "start": 0.3}
+    recipe = trainer(bases["open"], rivals="none", predictor_rate=1e-2, **told)
+    ratios = [
+        found["log_ratio_2"]
+        for _ in range(recipe.steps)
+        if "log_ratio_2" in (found := recipe.step())
+    ]
+    assert ratios[-1] < ratios[0] / 2
+
+
+def test_how_far_rows_have_grown_is_kept(
+    bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows_module, "STAY", 0)
+    monkeypatch.setattr(rows_module, "ENOUGH", -99.0)
+    first = played(trainer(bases["open"], base_steps=6), 3)
+    first.keep(tmp_path / "state", "")
+    second = trainer(bases["open"], base_steps=6)
+    second.resume(tmp_path / "state")
+    assert second.growing.state() == first.growing.state() and first.growing.level > 0
+
+
+def test_rows_of_one_question_come_in_the_end_though_nothing_has_grown(
+    bases: dict[str, Path],
+) -> None:
+    recipe = trainer(bases["open"], base_steps=20, shown=0.1, base_batch=8)
+    several = dict.fromkeys((0, 19), 0)
+    for done in several:
+        recipe.done = done
+        rows = recipe._rows(random.Random(0), 40, 0.1)
+        several[done] = sum(len(row.answers) > 1 for row in rows)
+    assert several[0] == 40 and several[19] < 15
+
+
+def test_a_row_that_the_model_cannot_read_loses_its_foremost_questions(
+    adapters: dict[str, Path], bases: dict[str, Path]
+) -> None:
+    interface = opened(adapters, bases, "open")
+    drawn = [example(n) for n in range(4)]
+    whole = told(interface, drawn)
+    interface.lm.window = len(whole.asked.ids) - 40
+    less = told(interface, drawn)
+    assert 1 <= len(less.answers) < len(whole.answers)
+    assert len(less.asked.ids) <= interface.lm.window
+
+
+def test_more_supports_a_step_than_are_normalised_by(bases: dict[str, Path]) -> None:
+    played(trainer(bases["open"], pool=0, predictor_batch=70, predictor_steps=1, micro=60), 4)
+
+
 def test_a_support_is_of_one_task(bases: dict[str, Path]) -> None:
     recipe = trainer(bases["open"])
     drawn = [recipe._support(number)[0] for number in range(20)]
@@ -496,6 +580,8 @@ def made(bases: dict[str, Path], tmp_path_factory: Any) -> dict[str, Path]:
 def serving(
     folder: Path, seed: int = 0, shown: Sequence[Example] | None = None, **options: Any
 ) -> RagGd:
+    if options.get("mode", "raggd") not in ("raggd", "ttsgd"):
+        options.pop("k", None)
     system = RagGd(str(folder), shots=options.pop("shots", 2), **options)
     held = tuple(examples() if shown is None else shown)[: system.shots]
     brief = Brief("Answer briefly.", held, 4, seed)
@@ -566,14 +652,14 @@ def test_other_demonstrations_make_another_update(mode: str, made: dict[str, Pat
 
 
 def test_support_of_a_question_follows_from_its_text_and_the_seed(made: dict[str, Path]) -> None:
-    def supports(seed: int) -> list[list[str]]:
+    def supports(seed: int) -> list[list[list[int]]]:
         system = serving(made["open"], seed, support="per-question", bank=12, k=1)
-        seen: list[list[str]] = []
+        seen: list[list[list[int]]] = []
         adapted = system._adapted
 
-        def spy(shown: Sequence[Example]) -> Any:
-            seen.append([each.question for each in shown])
-            return adapted(shown)
+        def spy(rows: Sequence[Asked]) -> Any:
+            seen.append([row.ids for row in rows])
+            return adapted(rows)
 
         system._adapted = spy  # type: ignore[method-assign]
         counts = [each.counts["support_tokens"] for each in answered(system)]
@@ -581,7 +667,59 @@ def test_support_of_a_question_follows_from_its_text_and_the_seed(made: dict[str
         return seen
 
     assert supports(0) == supports(0) != supports(1)
-    assert len({tuple(each) for each in supports(0)}) > 1
+    assert len({str(each) for each in supports(0)}) > 1
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_what_is_served_is_the_model_with_all_that_its_mode_adds(
+    kind: str, made: dict[str, Path], bases: dict[str, Path]
+) -> None:
+    """As a model says it whose weights are W + s B0 A0 + U Vᵀ."""
+    for mode, updated in (("base", False), ("raggd", True), ("ttsgd", True), ("few-shot", False)):
+        options: dict[str, Any] = {"k": 2} if updated else {}
+        options |= {"rate": 3.0} if mode == "ttsgd" else {}
+        system = serving(made[kind], mode=mode, **options)
+        model = load_model("AutoModelForCausalLM", bases[kind], "cpu", "float32")
+        for name, (b0, a0) in system.interface.base.items():
+            weight = model.get_submodule(name).weight
+            weight.data += system.interface.scale * b0 @ a0
+            if updated:
+                assert system.update is not None
+                b, a = system.update.factors[name]
+                weight.data += b @ a
+        lm = stepwise(model, bases[kind])[0]
+        prompts = [system.reader._prompt(*each) for each in zip(QUERIES, READ, strict=True)]
+        expected = [each.text for each in lm.generate(prompts, 4)]
+        assert [reply.raw for reply in answered(system)] == expected
+
+
+def test_two_rates_make_two_updates(made: dict[str, Path]) -> None:
+    one, two = (terms(serving(made["open"], mode="ttsgd", k=2, rate=r)) for r in (0.01, 0.2))
+    assert not any(map(torch.equal, one, two))
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_each_demonstration_counts(place: int, made: dict[str, Path]) -> None:
+    shown = examples()[:2]
+    other = [*shown]
+    other[place] = examples()[7]
+    one, two = (terms(serving(made["open"], shown=each, k=2)) for each in (shown, other))
+    assert not any(map(torch.equal, one, two))
+
+
+def test_a_demonstration_is_read_as_it_is_alone(
+    adapters: dict[str, Path], bases: dict[str, Path]
+) -> None:
+    interface = opened(adapters, bases, "qwen2")
+    long = replace(example(3), documents=example(3).documents * 2)
+    rows = [interface.demonstration(each) for each in (example(0), long)]
+    assert len(rows[0].ids) < len(rows[1].ids)
+    together = interface.features(rows)
+    for row, found in zip(rows, together, strict=True):
+        assert torch.allclose(found, interface.features([row])[0], atol=1e-4)
+        with torch.no_grad(), interface.using(interface.adapter):
+            states = interface.lm.hidden([row])[0]
+        assert torch.allclose(found[: interface.width], states[len(row.ids) - 1], atol=1e-4)
 
 
 class Backward(Exception):
@@ -604,7 +742,8 @@ def no_gradient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_no_gradient_is_ever_asked_for_but_by_descent(support: str, made: dict[str, Path]) -> None:
     options: dict[str, Any] = {"support": support, "bank": 3, "k": 2}
     for mode in ("raggd", "base", "few-shot", "hypertuning", "prompt-tuning"):
-        system = serving(made["llama"], mode=mode, **options)
+        alone = {"support": "task"} if mode in ("base", "prompt-tuning") else {}
+        system = serving(made["llama"], mode=mode, **{**options, **alone})
         for each in system.interface.lm.network.model.parameters():
             assert not each.requires_grad
         answered(system)
@@ -641,6 +780,9 @@ def test_the_prompt_is_read_before_everything(made: dict[str, Path]) -> None:
         ({"k": 1, "shots": 0}, "shots=0"),
         ({"support": "per-question", "bank": 2, "shots": 3}, "at least as many as shots"),
         ({"k": -1}, "k=-1"),
+        ({"mode": "base", "k": 2}, "mode=base has no use for k="),
+        ({"mode": "base", "support": "per-question"}, "no use for support="),
+        ({"k": 1, "rate": 0.1}, "mode=raggd has no use for rate="),
     ],
 )
 def test_options_that_cannot_be(options: dict[str, Any], said: str, made: dict[str, Path]) -> None:
@@ -663,10 +805,60 @@ def test_what_a_checkpoint_does_not_have_is_said(made: dict[str, Path], tmp_path
     RagGd(str(place), mode="base").files()
 
 
+def test_a_base_that_lies_elsewhere_is_named_and_another_is_refused(
+    made: dict[str, Path], bases: dict[str, Path], tmp_path: Path
+) -> None:
+    place, copy = tmp_path / "made", tmp_path / "copy"
+    shutil.copytree(made["llama"], place)
+    shutil.copytree(bases["llama"], copy)
+    config = json.loads((place / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = str(tmp_path / "gone")
+    (place / "adapter_config.json").write_text(json.dumps(config))
+    start = digest([file_hash(each) for each in sorted(copy.glob("*.safetensors"))])
+    about = {"recipe": {"descent_rate": 0.1, "base_steps": 3}, "start": start}
+    (place / "about.json").write_text(json.dumps(about))
+    with pytest.raises(HarnessError, match="gone"):
+        RagGd(str(place), mode="base").files()
+    system = RagGd(str(place), mode="base", model=str(copy))
+    assert str(copy) in map(str, system.files())
+    system.open(None, None, Brief("Answer briefly.", (), 4))  # type: ignore[arg-type]
+    whole = serving(made["llama"], mode="base")
+    assert [each.raw for each in answered(system)] == [each.raw for each in answered(whole)]
+    other = tiny_models.make_llama(tmp_path / "other", seed=5, positions=1024)
+    with pytest.raises(HarnessError, match="was not trained on the weights of"):
+        RagGd(str(place), mode="base", model=str(other)).files()
+
+
+def test_what_cannot_be_adapted_is_told(made: dict[str, Path], tmp_path: Path) -> None:
+    for name in ("mini-retrollm", "mini-llama"):
+        with pytest.raises(HarnessError, match=r"on q, k and v alone|no checkpoint of raggd"):
+            RagGd(name, mode="base").files()
+    place = tmp_path / "bare"
+    shutil.copytree(made["llama"], place)
+    (place / "about.json").unlink()
+    with pytest.raises(HarnessError, match="Write rate="):
+        RagGd(str(place), mode="ttsgd", k=1).files()
+    RagGd(str(place), mode="ttsgd", k=1, rate=0.1).files()
+    shutil.copy(made["open"] / "predictor-1.safetensors", place / "predictor-1.safetensors")
+    with pytest.raises(HarnessError, match="was made for another model"):
+        serving(place, k=1)
+
+
+def test_a_model_without_these_projections_is_told(tmp_path: Path) -> None:
+    config = transformers.GPT2Config(vocab_size=400, n_embd=32, n_layer=1, n_head=2)
+    transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    tiny_models.make_tokenizer(eos_token="</s>").save_pretrained(tmp_path)
+    with pytest.raises(HarnessError, match="no layers that LoRA can be put on"):
+        trainer(tmp_path)
+
+
 def test_what_the_results_depend_on_is_in_the_key(made: dict[str, Path]) -> None:
     named = {
-        mode: {each.name for each in RagGd(str(made["open"]), mode=mode, k=2).files()}
-        for mode in ("raggd", "base", "ttsgd", "hypertuning", "prompt-tuning")
+        mode: {each.name for each in RagGd(str(made["open"]), mode=mode, k=k).files()}
+        for mode, k in (
+            *(("raggd", 2), ("base", 0), ("ttsgd", 2)),
+            *(("hypertuning", 0), ("prompt-tuning", 0)),
+        )
     }
     common = set.intersection(*named.values())
     assert {"adapter_model.safetensors", "model.safetensors", "words.json"} <= common

@@ -96,7 +96,7 @@ def lasting(name: str) -> str:
 
 def about(folder: Path) -> dict[str, Any]:
     """What a checkpoint of ours says of itself: name, world, recipe, seed, steps …"""
-    return _read_object(folder / ABOUT) if (folder / ABOUT).is_file() else {}
+    return read_object(folder / ABOUT) if (folder / ABOUT).is_file() else {}
 
 
 def check_sizes(system: str, **sizes: int) -> None:
@@ -189,7 +189,7 @@ def base_folder(folder: Path) -> Path:
     config = folder / ADAPTER[0]
     if (folder / "config.json").is_file() or not config.is_file():
         return folder
-    said = _read_object(config)
+    said = read_object(config)
     named, kind = said.get("base_model_name_or_path"), said.get("peft_type")
     if not named:
         raise HarnessError(f"{config} names no base model.", "Write base_model_name_or_path there.")
@@ -219,10 +219,11 @@ def _checked(folder: Path) -> Path:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """What a model's config.json says, for an adapter that of its base."""
-    return _read_object(base_folder(folder) / "config.json")
+    return read_object(base_folder(folder) / "config.json")
 
 
-def _read_object(file: Path) -> dict[str, Any]:
+def read_object(file: Path) -> dict[str, Any]:
+    """The object in a JSON file of a model."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -256,7 +257,7 @@ def tokenizer_folder(folder: Path) -> Path:
 def ends_of(folder: Path) -> object:
     """The ids that end a text by a checkpoint's own word."""
     own = folder / "generation_config.json"
-    said = _read_object(own) if own.is_file() else read_config(folder)
+    said = read_object(own) if own.is_file() else read_config(folder)
     return said.get("eos_token_id")
 
 

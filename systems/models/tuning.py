@@ -262,6 +262,13 @@ def _adapted(
         config = peft.LoraConfig(
             r=rank, lora_alpha=alpha, target_modules=layers, task_type="CAUSAL_LM"
         )
-        adapted = peft.get_peft_model(model, config)
+        try:
+            adapted = peft.get_peft_model(model, config)
+        except ValueError as error:
+            wanted = layers if isinstance(layers, str) else ", ".join(layers)
+            raise HarnessError(
+                f"{name} has no layers that LoRA can be put on ({wanted}).",
+                "Take a model of another kind, such as a Llama, Qwen or Mistral.",
+            ) from error
     adapted.peft_config["default"].base_model_name_or_path = name
     return adapted

@@ -26,8 +26,8 @@ from systems.models.hub import load_model, with_adapter
 from systems.models.language import Asked
 from systems.models.prompts import Prompt
 from systems.models.tuning import stepwise
+from systems.raggd.settings import PROJECTIONS
 
-PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 Factors = Mapping[str, tuple[Tensor, Tensor]]
 """By projection: B (o, r) and A (r, i); with one for each of n supports (n, o, r) and (n, r, i)."""
 
@@ -85,7 +85,7 @@ class Interface:
         adapted = with_adapter(model, folder).eval()
         for each in adapted.parameters():
             each.requires_grad_(False)
-        return cls(stepwise(model, folder)[0], adapted)
+        return cls(stepwise(model, base)[0], adapted)
 
     def _adding(self, name: str) -> Any:
         def add(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:

@@ -27,6 +27,8 @@ from systems.raggd.interface import Factors, inner
 from systems.raggd.settings import Shape
 
 EPS = 1e-8
+LEAST = 1e-4
+"""Of a feature's deviation: one that never varies says nothing."""
 
 
 class Distance(NamedTuple):
@@ -73,9 +75,7 @@ class Predictor(nn.Module):
         """Take mean and deviation of features (n, 2 d), by which all are normalised."""
         read = self.chosen(features)
         self.mean.copy_(read.mean(dim=0))
-        self.deviation.copy_(
-            read.std(dim=0, correction=0) + EPS if self.shape.feature != "none" else 1.0
-        )
+        self.deviation.copy_(read.std(dim=0, correction=0).clamp(min=LEAST))
 
     def forward(self, features: Tensor, noise: float = 0.0) -> Factors:
         """``noise``: standard deviation of what is added to normalised features."""
@@ -93,10 +93,13 @@ class Predictor(nn.Module):
         }
 
     def save(self, file: Path, notes: Mapping[str, object], precision: torch.dtype) -> None:
-        """Write it, with notes, to a file."""
+        """Write it, with notes, to a file; in bfloat16 but for mean and deviation, of which that
+        would keep too few digits."""
         told = {"shape": asdict(self.shape), "width": self.width, "shapes": self.shapes, **notes}
+        exact = ("mean", "deviation") if precision == torch.bfloat16 else ()
         weights = {
-            name: each.to(precision).contiguous() for name, each in self.state_dict().items()
+            name: each.to(torch.float32 if name in exact else precision).contiguous()
+            for name, each in self.state_dict().items()
         }
         with writing(file):
             save_file(weights, file, {"format": "pt", "about": json.dumps(told)})

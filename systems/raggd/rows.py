@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from harness.data import Example
+from harness.data import Example, HarnessError
 from systems.models.language import Asked
 
 if TYPE_CHECKING:
@@ -34,9 +34,14 @@ class Told(NamedTuple):
 
 
 def told(interface: Interface, examples: Sequence[Example]) -> Told:
-    """A question behind others. Every answer counts that stands in the row as it would stand at the
-    end of a shorter one."""
-    rows = [interface.demonstration(each, examples[:n]) for n, each in enumerate(examples)]
+    """A question behind others, of which the foremost are left out where the model cannot read all.
+    Every answer counts that stands in the row as it would stand at the end of a shorter one."""
+    try:
+        rows = [interface.demonstration(each, examples[:n]) for n, each in enumerate(examples)]
+    except HarnessError:
+        if len(examples) == 1:
+            raise
+        return told(interface, examples[1:])
     whole = rows[-1]
     spans = ((row.start, len(row.ids)) for row in rows if whole.ids[: len(row.ids)] == row.ids)
     answers = tuple(spans)

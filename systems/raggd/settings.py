@@ -11,6 +11,8 @@ from harness.data import HarnessError
 from systems.models.hub import about, base_folder, check_least, checked_device, model_folder
 from systems.models.words import has_open_words
 
+PROJECTIONS = ("q_proj", "k_proj", "v_proj")
+"""Of every attention layer: what LoRA is put on."""
 Feature = Literal["end", "answer", "both", "none"]
 
 
@@ -188,7 +190,7 @@ class Filled(Settings):
     @property
     def descents(self) -> tuple[int, ...]:
         """The numbers of steps of descent, each once."""
-        found = tuple(int(each) for each in self.steps_of_descent.split(",") if each.isdigit())
+        found = tuple(int(each) for each in self.steps_of_descent.split(",") if each.isdecimal())
         if not found or min(found) < 1 or len(set(found)) != self.steps_of_descent.count(",") + 1:
             raise HarnessError(
                 f"raggd:steps_of_descent={self.steps_of_descent} is wrong.",

@@ -15,19 +15,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.corpus import Corpus
-from harness.data import Brief, Document, Example, HarnessError, Query, Reply
+from harness.data import Brief, Document, HarnessError, Query, Reply
+from harness.manifest import digest, file_hash
 from harness.run.spans import span
 from systems.models.hub import (
     ABOUT,
     ADAPTER,
+    SHIPPED,
     Checkpoint,
     about,
-    base_folder,
     check_sizes,
-    model_folder,
+    read_object,
 )
 from systems.models.language import CausalLM, Generated
 from systems.models.prompts import Prompt
+from systems.raggd.settings import PROJECTIONS
 from systems.reader import Reader
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ class RagGd:
     support: they make one update for the ``task``; or, ``per-question``, one for each question, of
              others drawn among ``bank``
     rate:    of descent (η); 0: that of the checkpoint
+    max_input_tokens: as of `reader`
     """
 
     model_option = "checkpoint=DIR"
@@ -67,41 +70,62 @@ class RagGd:
         rate: float = 0.0,
         model: str = "",
         four_bit: bool = False,
+        max_input_tokens: int = 0,
     ) -> None:
         check_sizes("raggd", shots=shots, bank=bank)
-        if k < 0 or rate < 0 or (support == "per-question" and bank < shots):
+        each = support == "per-question"
+        if k < 0 or rate < 0 or (each and bank < shots):
             raise HarnessError(
                 f"raggd:k={k},rate={rate},shots={shots},bank={bank} cannot be.",
                 "Give 0 or more of k and rate, and a bank of at least as many as shots.",
             )
+        wants = mode not in ("base", "prompt-tuning")
+        idle = {"k": k and mode not in ("raggd", "ttsgd"), "rate": rate and mode != "ttsgd"}
+        idle["support"] = each and not wants
+        if unused := [name for name, given in idle.items() if given]:
+            raise HarnessError(f"raggd:mode={mode} has no use for {unused[0]}=.", "Leave it out.")
         self.checkpoint, self.model, self.mode, self.four_bit = checkpoint, model, mode, four_bit
         self.k, self.rate, self.drawn, self.support = k, rate, shots, support
-        wants = mode not in ("base", "prompt-tuning")
-        each = support == "per-question"
+        self.max_input_tokens = max_input_tokens
         self.shots = 0 if not wants else bank if each else shots
 
     # --- the checkpoint ---------------------------------------------------------------
 
     @cached_property
-    def adapter(self) -> Checkpoint:
-        """The base adapter, with the model that it is for."""
-        return Checkpoint(self.checkpoint, "ForCausalLM")
-
-    @cached_property
     def folder(self) -> Path:
-        """The checkpoint's folder."""
-        given = Path(self.checkpoint).expanduser()
-        if given.is_dir() and not (given / ADAPTER[0]).exists():
+        """The checkpoint's folder: an adapter on q, k and v."""
+        shipped, given = SHIPPED / self.checkpoint, Path(self.checkpoint).expanduser()
+        folder = shipped if "/" not in self.checkpoint and shipped.is_dir() else given
+        if missing := [name for name in ADAPTER if not (folder / name).is_file()]:
             raise HarnessError(
-                f"{self.checkpoint} is no checkpoint of raggd: it has no {ADAPTER[0]}.",
+                f"{self.checkpoint} is no checkpoint of raggd: it has no {missing[0]}.",
                 "Make one with `python -m harness train raggd --out DIR`.",
             )
-        return self.adapter.folder()
+        on = read_object(folder / ADAPTER[0]).get("target_modules")
+        if not isinstance(on, list) or not set(on) <= set(PROJECTIONS):
+            raise HarnessError(
+                f"{self.checkpoint} is not an adapter on q, k and v alone.",
+                "Make one with `python -m harness train raggd --out DIR`.",
+            )
+        return folder
 
     @cached_property
-    def base(self) -> Path:
-        """The folder of the model that is adapted."""
-        return model_folder(self.model) if self.model else base_folder(self.folder)
+    def base(self) -> Checkpoint:
+        """The model that is adapted."""
+        named = self.model or str(read_object(self.folder / ADAPTER[0])["base_model_name_or_path"])
+        return Checkpoint(named, "ForCausalLM")
+
+    def _check_base(self) -> None:
+        """`HarnessError` if a ``model`` is not the one that the adapter was trained on."""
+        said = about(self.folder)
+        if not self.model or not said.get("recipe", {}).get("base_steps"):
+            return  # an adapter that another training made does not say
+        weights = sorted(self.base.folder().glob("*.safetensors"))
+        if digest([file_hash(each) for each in weights]) != said.get("start"):
+            raise HarnessError(
+                f"{self.checkpoint} was not trained on the weights of {self.model}.",
+                "Leave model= out, or name a copy of what it was trained on.",
+            )
 
     @cached_property
     def steps(self) -> int:
@@ -138,14 +162,21 @@ class RagGd:
         return found
 
     def files(self) -> Sequence[Path]:
-        own = [self.file] if self.file else []
-        own += [self.folder / ABOUT] if self.mode == "ttsgd" else []  # the rate of descent
-        return [*own, *self.adapter.files(), *([self.base] if self.model else [])]
+        own = [self.folder / name for name in ADAPTER]
+        own += [self.file] if self.file else []
+        self._check_base()
+        if self.mode == "ttsgd" and not self.rate:
+            if "descent_rate" not in about(self.folder).get("recipe", {}):
+                raise HarnessError(
+                    f"{self.checkpoint} does not say at which rate to descend.", "Write rate=."
+                )
+            own.append(self.folder / ABOUT)
+        return [*own, *self.base.files()]
 
     @cached_property
     def world(self) -> str:
         """The generated world that the model was made for; empty: none."""
-        return str(about(self.base).get("world", ""))
+        return self.base.world
 
     # --- serving ----------------------------------------------------------------------
 
@@ -153,24 +184,29 @@ class RagGd:
         from systems.raggd.interface import Interface
 
         self.interface = Interface.open(
-            self.folder, self.base, brief.device, brief.dtype, self.four_bit
+            self.folder, self.base.folder(), brief.device, brief.dtype, self.four_bit
         )
         self.examples, self.seed = brief.examples, brief.seed
-        self.reader = _Reading()
+        self.reader = _Reading(self.checkpoint, max_input_tokens=self.max_input_tokens)
         if self.mode == "prompt-tuning":
             self._begin_with_prompt()
+        elif self.mode == "few-shot":
+            self.reader.shots = self.drawn
+        elif self.mode in ("raggd", "hypertuning"):
+            _ = self._predictor  # reading it is no part of adapting
         shown = brief.examples if self.mode == "few-shot" and self.support == "task" else ()
         self.reader.serve(self.interface.lm, replace(brief, examples=shown))
         self.update: Term | None = None
-        if self.support == "task":
+        if self.support == "task" and self.mode in ("raggd", "ttsgd", "hypertuning"):
             with span("adapt"):
-                self.update = self._adapted(self.examples)
+                rows = [self.interface.demonstration(each) for each in self.examples]
+                self.update = self._adapted(rows)
 
     def answer(
         self, queries: Sequence[Query], documents: Sequence[Sequence[Document]]
     ) -> Sequence[Reply | HarnessError]:
         """The generator's answers; see `Reader.answer`. ``counts`` has the tokens of demonstrations
-        that were read for a question alone (``support_tokens``)."""
+        that were read for a question alone (``support_tokens``), which are prompt tokens, too."""
         if self.support == "task" or not self.shots:
             with self._with(self.update):
                 return self.reader.answer(queries, documents)
@@ -180,16 +216,23 @@ class RagGd:
         """A question with demonstrations of its own: which, its text and the seed say."""
         draws = random.Random(f"{self.seed} {query.text}")
         examples = draws.sample(self.examples, self.drawn)
-        with span("adapt"):
-            update = self._adapted(examples)
+        tokens = 0
         if self.mode == "few-shot":
+            update = None
             self.reader.brief = replace(self.reader.brief, examples=tuple(examples))
+        else:
+            with span("adapt"):
+                rows = [self.interface.demonstration(each) for each in examples]
+                update = self._adapted(rows)
+            tokens = sum(len(row.ids) for row in rows)
         with self._with(update):
             reply = self.reader.answer([query], [documents])[0]
-        if update is None or isinstance(reply, HarnessError):
+        if not tokens or isinstance(reply, HarnessError):
             return reply
-        tokens = sum(len(self.interface.demonstration(each).ids) for each in examples)
-        return replace(reply, counts={**reply.counts, "support_tokens": tokens})
+        read = reply.counts["prompt_tokens"] + tokens
+        return replace(
+            reply, counts={**reply.counts, "prompt_tokens": read, "support_tokens": tokens}
+        )
 
     @contextmanager
     def _with(self, update: Term | None) -> Iterator[None]:
@@ -198,13 +241,10 @@ class RagGd:
         with self.interface.using(*own, *([update] if update else [])):
             yield
 
-    def _adapted(self, examples: Sequence[Example]) -> Term | None:
-        """The update that demonstrations make, if this mode has any."""
+    def _adapted(self, rows: Sequence[Any]) -> Term:
+        """The update that demonstrations make."""
         from systems.raggd.interface import Term, taken
 
-        if self.mode not in ("raggd", "ttsgd", "hypertuning"):
-            return None
-        rows = [self.interface.demonstration(each) for each in examples]
         made: Factors
         if self.mode == "ttsgd":
             rate = self.rate or float(about(self.folder)["recipe"]["descent_rate"])
@@ -228,13 +268,21 @@ class RagGd:
         from systems.raggd.predictor import load_predictor
 
         assert self.file is not None
-        return load_predictor(self.file, str(self.interface.device))[0]
+        found = load_predictor(self.file, str(self.interface.device))[0]
+        if (found.shapes, found.width) != (self.interface.shapes, self.interface.width):
+            raise HarnessError(
+                f"{self.file} was made for another model.", "Check the checkpoint's files."
+            )
+        return found
 
     def _begin_with_prompt(self) -> None:
         from systems.raggd.soft import Begun, load_soft
 
         assert self.file is not None
-        self.reader.start = Begun(load_soft(self.file), self.interface.lm)
+        soft, lm = load_soft(self.file), self.interface.lm
+        self.reader.start = Begun(soft, lm)
+        if lm.window is not None:
+            lm.window -= len(soft.vectors)
 
 
 class _Reading(Reader):

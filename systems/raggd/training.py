@@ -27,10 +27,10 @@ from harness.manifest import digest, file_hash
 from systems.models.hub import by_length, lasting, model_folder
 from systems.models.language import Asked
 from systems.models.tuning import Tunable
-from systems.raggd.interface import PROJECTIONS, Factors, Interface, Term
+from systems.raggd.interface import Factors, Interface, Term
 from systems.raggd.predictor import Predictor, distance
 from systems.raggd.rows import Growing, Told, told
-from systems.raggd.settings import Settings
+from systems.raggd.settings import PROJECTIONS, Settings
 from systems.raggd.soft import SoftPrompt
 from systems.training import state
 from systems.training.learning import BETAS, CLIP, RAMP, Learner, chunks, fill, precision
@@ -38,6 +38,8 @@ from systems.training.recipe import falling
 
 AT_ONCE = 2_500
 """Tokens at once, of rows of different lengths."""
+GROWN = 0.9
+"""Share of the base adapter's steps from which there are rows of one question in any case."""
 FIRST = 64
 """Supports by whose features others are normalised, where there is no pool."""
 FORMS = tuple(
@@ -209,7 +211,7 @@ class RagGd:
         """Questions of any task; a share of the rows have others of the same task before, all of
         them as long as these grow."""
         rows = []
-        if shown and not self.growing.grown:
+        if shown and not self.growing.grown and self.done < GROWN * self.settings.base_steps:
             shown = 1.0
         for _ in range(count):
             family, several = rng.choice(self.families), rng.random() < shown
@@ -301,7 +303,7 @@ class RagGd:
         """Of supports (n, 2 d): the mean over their demonstrations."""
         s = self.settings
         for part in self._blocks(numbers):
-            if part[0] in self.encoded:
+            if self.encoded.keys() >= set(part):
                 continue
             rows = [row for each in part for row in self._support_rows(each)]
             found = self.interface.features(rows).view(len(part), s.shots, -1).mean(dim=1)
@@ -312,7 +314,7 @@ class RagGd:
         """ΔW* of supports, for each number of steps of descent."""
         s = self.settings
         for part in self._blocks(numbers):
-            if part[0] in self.targets:
+            if self.targets.keys() >= set(part):
                 continue
             rows = [self._support_rows(each) for each in part]
             found = self.interface.descended(rows, s.descent_rate, s.descents)
@@ -368,10 +370,16 @@ class RagGd:
         trained = self.trained["hypertuning"]
         assert isinstance(trained.module, Predictor)
         self._begin(trained.module, done)
-        found = trained.module(self._features(numbers), self.settings.noise)
-        with self.interface.using(self.interface.adapter, Term(found)):
-            loss = self.interface.losses(rows).mean()
-            return {"hypertuning_loss": trained.step([loss], done, self.plan["hypertuning"])}
+        features = self._features(numbers)
+
+        def losses() -> Iterator[Tensor]:
+            for places in chunks(range(len(rows)), self.settings.micro):
+                part = slice(places[0], places[-1] + 1)
+                found = trained.module(features[part], self.settings.noise)
+                with self.interface.using(self.interface.adapter, Term(found)):
+                    yield self.interface.losses(rows[part]).sum() / len(rows)
+
+        return {"hypertuning_loss": trained.step(losses(), done, self.plan["hypertuning"])}
 
 
 def by_family(examples: Sequence[Example], shots: int) -> list[list[Example]]:
