@@ -652,13 +652,13 @@ def test_other_demonstrations_make_another_update(mode: str, made: dict[str, Pat
 
 
 def test_support_of_a_question_follows_from_its_text_and_the_seed(made: dict[str, Path]) -> None:
-    def supports(seed: int) -> list[list[list[int]]]:
+    def supports(seed: int) -> list[list[list[str]]]:
         system = serving(made["open"], seed, support="per-question", bank=12, k=1)
-        seen: list[list[list[int]]] = []
+        seen: list[list[list[str]]] = []
         adapted = system._adapted
 
         def spy(rows: Sequence[Asked]) -> Any:
-            seen.append([row.ids for row in rows])
+            seen.append([list(row.rendered.lexicon.slots) for row in rows if row.rendered.lexicon])
             return adapted(rows)
 
         system._adapted = spy  # type: ignore[method-assign]
