@@ -315,7 +315,7 @@ def test_a_wrong_option_is_one_sentence(tmp_path: Path, option: str, said: str) 
 
 
 def test_every_mini_task_is_in_the_table() -> None:
-    assert {kind().name for kind in (*TASKS, MiniTriviaQALong)} == set(NAMES)
+    assert {kind().name for kind in (*TASKS, MiniTriviaQALong, MiniForms)} == set(NAMES)
 
 
 def test_an_answer_has_the_form_of_its_task_and_nothing_else_tells_which() -> None:

@@ -101,7 +101,7 @@ def checked(
         raise HarnessError(
             f"only {len(examples)} of the {count} demonstrations can be had from the train "
             "questions that were drawn: others have no answer, or nothing is retrieved for them.",
-            "Write fewer shots= or take another --seed.",
+            "Write fewer shots= (or bank=), or take another --seed.",
         )
     asked = {_normal(query.text) for query in evaluated}
     for each in examples:
