@@ -91,7 +91,7 @@ def _same_groups(present: npt.NDArray[np.bool_]) -> list[tuple[Any, list[int]]]:
 
 
 def _interval(total: Floats, number: Floats, level: float, seed: int) -> tuple[Floats, Floats]:
-    means = np.sort(_resampled(total, number, seed), axis=0)
+    means = np.sort(resampled(total, number, seed), axis=0)
     tails = np.array([(1 - level) / 2, (1 + level) / 2])
     if len(total) >= FEW:
         low, high = np.quantile(means, tails, axis=0)
@@ -101,7 +101,7 @@ def _interval(total: Floats, number: Floats, level: float, seed: int) -> tuple[F
     return np.array([low for low, _ in picked]), np.array([high for _, high in picked])
 
 
-def _resampled(total: Floats, number: Floats, seed: int) -> Floats:
+def resampled(total: Floats, number: Floats, seed: int) -> Floats:
     """Means over groups drawn with replacement, (RESAMPLES, columns)."""
     generator = np.random.default_rng(seed)
     size = len(total)
