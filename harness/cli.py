@@ -1,7 +1,7 @@
 """The command line: ``python -m harness …``.
 
-Exit codes: 0 fine · 2 usage, or nothing could be done · 3 finished with errored questions ·
-130 interrupted. A user's mistake is one sentence, never a traceback.
+Exit codes: 0 fine · 1 failed verification · 2 usage, or nothing could be done · 3 finished with
+errored questions · 130 interrupted. A user's mistake is one sentence, never a traceback.
 """
 
 from __future__ import annotations
@@ -374,8 +374,27 @@ def submit_(
         Path | None,
         typer.Option(help="An official file whose rows (musique) or keys (triviaqa) to follow."),
     ] = None,
+    bundle: Annotated[
+        bool, typer.Option("--bundle", help="Pack the whole run for `verify`; needs --submission.")
+    ] = False,
+    submission: Annotated[
+        Path | None, typer.Option(help="What you say of the system, for --bundle.")
+    ] = None,
+    template: Annotated[
+        bool, typer.Option("--template", help="Write a submission.json to fill in.")
+    ] = False,
 ) -> None:
     """Write the file that a leaderboard takes from a run's rows; nothing is run again."""
+    if bundle or template:
+        from harness.report import bundle as packing
+
+        given = (style, system, task, split, setting, gold)
+        if any(given) or (bundle and template):
+            raise HarnessError("--bundle and --template go alone.", "Leave the other options out.")
+        typer.echo(
+            packing.write_template(run, out) if template else packing.pack(run, submission, out)
+        )
+        return
     from harness.report.submission import submit
 
     made = submit(
@@ -420,6 +439,63 @@ def score_file_(
     typer.echo(f"{task}: {note}")
     for key, value in report.printed.items():
         typer.echo(f"{key}: {value}")
+
+
+challenge = typer.Typer(no_args_is_help=True, help="Worlds that nobody could train on.")
+app.add_typer(challenge, name="challenge")
+
+
+@challenge.command("register")
+def register_(
+    system: Annotated[list[str], typer.Option(help="Pipelines, one or more.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The registration; publish it.")],
+    task: Annotated[list[str], typer.Option(help="Mini tasks, without seed=.")] = list(TASKS),  # noqa: B006
+    setting: Setting = None,
+) -> None:
+    """Write down what pipelines are made of, before the worlds are known that they will meet."""
+    from harness.verify.challenge import register
+
+    typer.echo(register(system, task, out, setting))
+
+
+@challenge.command("run")
+def challenged_(
+    registration: Annotated[Path, typer.Argument(help="What `challenge register` wrote.")],
+    seed: Annotated[str, typer.Option(help="A random number published after the registration.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The bundle to write.")],
+    submission: Annotated[
+        Path | None, typer.Option(help="What you say of the system; see submit --template.")
+    ] = None,
+    data: Data = DATA,
+) -> None:
+    """Run the registered pipelines on the worlds that the published seed gives, and pack them."""
+    from harness.run.progress import told
+    from harness.verify.challenge import run
+
+    typer.echo(run(registration, seed, submission, out, data, told))
+
+
+@app.command("verify")
+def verify_(
+    bundle: Annotated[Path, typer.Argument(help="What `submit --bundle` wrote.")],
+    rerun: Annotated[
+        int | None, typer.Option(min=1, help="Ask so many questions of each pipeline again.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Draws these; left out: drawn, so that nobody knows it.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    data: Data = DATA,
+) -> None:
+    """Check a bundle from its rows and your own gold; exit code 1 if anything is found."""
+    from harness.run.progress import told
+    from harness.verify.checks import verify
+    from harness.verify.report import as_json as values
+    from harness.verify.report import text
+
+    report = verify(bundle, data, rerun or 0, seed, told)
+    typer.echo(json.dumps(values(report), indent=1) if as_json else text(report))
+    raise typer.Exit(int(bool(report.findings)))
 
 
 @app.command(context_settings=LENIENT)

@@ -44,6 +44,7 @@ class Plan:
     """Every job with every pipeline, over the same questions.
 
     overrides: the ``stage.option=value`` that the pipelines were changed by
+    only:      ids of those of the drawn questions that are asked; None: all
     """
 
     jobs: tuple[Job, ...]
@@ -54,6 +55,7 @@ class Plan:
     dtype: str = "float32"
     batch_size: int = 32
     overrides: tuple[str, ...] = ()
+    only: frozenset[str] | None = None
 
     def __str__(self) -> str:
         tasks = "".join(f"\n  {job} of {self._size(job)}" for job in self.jobs)

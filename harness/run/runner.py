@@ -161,7 +161,8 @@ def work_of(job: Job, plan: Plan, folder: Path) -> Work:
     """The distinct first stages of all pipelines for one job."""
     questions = open_questions(job.folder, job.task, job.split, job.setting)
     by_id = {query.id: query for query in questions.queries}
-    asked = tuple(by_id[query_id] for query_id in sample(by_id, plan.limit, plan.seed))
+    ids = sample(by_id, plan.limit, plan.seed)
+    asked = tuple(by_id[i] for i in ids if plan.only is None or i in plan.only)
     work = Work(job, questions, asked, folder / _home(job))
     for pipeline in plan.pipelines:
         last = _nodes(pipeline.stages, work, plan)
@@ -206,7 +207,6 @@ def _safe(text: str) -> str:
 
 def _parts(stage: Stage, system: Any, work: Work, plan: Plan, after: Node | None) -> dict[str, Any]:
     """Everything the rows of a stage depend on, but for its demonstrations."""
-    files = system.files() if hasattr(system, "files") else ()
     outside = hasattr(system, "external") or wants_rankings(system)
     return {
         "fingerprint": work.questions.fingerprint,
@@ -220,6 +220,14 @@ def _parts(stage: Stage, system: Any, work: Work, plan: Plan, after: Node | None
         "device": plan.device,
         "dtype": plan.dtype,
         "batch_size": plan.batch_size,
+        **made_of(system),
+    }
+
+
+def made_of(system: Any) -> dict[str, Any]:
+    """What a system is made of, whatever it is asked: files, code, packages."""
+    files = system.files() if hasattr(system, "files") else ()
+    return {
         "files": [manifest.file_hash(Path(path)) for path in files],
         "sources": manifest.class_sources(type(system), *manifest.RUNNER),
         "versions": manifest.versions(type(system).__module__, *manifest.RUNNER),

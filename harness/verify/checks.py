@@ -1,0 +1,385 @@
+"""One rule after the other over a bundle; the rules are `harness.verify.findings.RULES`.
+
+Without a finding it is proven that the claimed scores follow from the rows and from our gold, that
+the rows are of exactly the questions that were asked, and that bundle and manifest do not
+contradict themselves. It is not proven that the system made these rows: gold is public.
+`harness.verify.rerun` is about that.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unicodedata import category
+
+from harness import registry
+from harness.contract import Task
+from harness.data import DATA, Gold, HarnessError, Row
+from harness.files import reading
+from harness.prepare import (
+    checked_split,
+    open_questions,
+    prepared,
+    read_gold,
+    sample,
+    slug,
+)
+from harness.provenance import altered, missing, parts_of
+from harness.report.bundle import ALWAYS, FORMAT, LATENCY, wrong_fields
+from harness.run.progress import Progress, silent
+from harness.score.results import Sample
+from harness.spelling import Pipeline, Spelled, parse_pipeline, parse_spelled
+from harness.verify import challenge, claims, gold, rows
+from harness.verify.archive import Unpacked, unpack
+from harness.verify.findings import Findings, printable
+from harness.verify.report import Report
+from harness.verify.rerun import Rerun, rerun
+from harness.verify.strict import Unreadable, loads
+
+LARGEST = {"documents": 200_000, "questions": 20_000}
+"""Of a generated task that a bundle makes us generate."""
+FORMULA = tuple("=+-@\t\r")
+TAG = re.compile(r"<[a-zA-Z/!?]")
+HIDDEN = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
+"""Categories of characters that do not show, or turn the text around them."""
+SHARED = ("setting", "seed", "device", "dtype", "batch_size", "fingerprint")
+"""What a pipeline's entry and each of its stages both say."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One pipeline of the manifest, understood, with the verifier's own data."""
+
+    entry: Mapping[str, Any]
+    task: Task
+    pipeline: Pipeline
+    folder: Path
+
+
+@dataclass
+class Case:
+    """A bundle that is being examined in a folder of ours.
+
+    run: where its rows, under our names, are scored
+    """
+
+    place: Path
+    data: Path
+    found: Findings = field(default_factory=Findings)
+    notices: dict[str, None] = field(default_factory=dict)
+    files: dict[str, Unpacked] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+    submission: dict[str, Any] = field(default_factory=dict)
+    jobs: list[Job] = field(default_factory=list)
+    rows: dict[str, dict[str, Row]] = field(default_factory=dict)
+
+    @property
+    def run(self) -> Path:
+        """A run's folder."""
+        return self.place / "run"
+
+    def value(self, name: str) -> Any:
+        """What a JSON file of the bundle says; None, with a finding, if it cannot be read."""
+        try:
+            return loads(self.files[name].path.read_bytes())
+        except Unreadable as error:
+            self.found.add("json", name, f"{error}.")
+            return None
+
+
+def verify(
+    bundle: Path,
+    data: Path = DATA,
+    again: int = 0,
+    seed: int | None = None,
+    progress: Progress = silent,
+) -> Report:
+    """Check a bundle; it changes nothing but that mini tasks are prepared under ``data``.
+
+    again: how many questions of each pipeline to ask again
+    seed:  what draws these; None: nobody knows it before
+    """
+    with tempfile.TemporaryDirectory(prefix="harness-verify-") as place:
+        return examine(bundle, Path(place), data, again, seed, progress)
+
+
+def examine(
+    bundle: Path,
+    place: Path,
+    data: Path = DATA,
+    again: int = 0,
+    seed: int | None = None,
+    progress: Progress = silent,
+) -> Report:
+    """As `verify`; ``place/run`` is then the folder of a scored run, if nothing was found."""
+    case = Case(place, data)
+    with reading(bundle):
+        (place / "files").mkdir(parents=True)
+        case.files = unpack(bundle, place / "files", case.found)
+    for step in (_listed, _opened, _resolved, _rows_read, _scored, _others):
+        if not case.found:
+            step(case)
+    reruns: tuple[Rerun, ...] = ()
+    if again and not case.found:
+        seed = secrets.randbits(32) if seed is None else seed
+        reruns = _again(case, again, seed, progress)
+    findings, notices = tuple(case.found), tuple(case.notices)
+    drawn = seed if again else None
+    return Report(bundle.name, findings, notices, reruns, drawn, case.submission)
+
+
+# --- what the bundle says of itself ---------------------------------------------------
+
+
+def _listed(case: Case) -> None:
+    """bundle.json has every other file, with its size and hash."""
+    if "bundle.json" not in case.files:
+        case.found.add("checksum", "bundle.json", "it is missing.")
+        return
+    told = case.value("bundle.json")
+    if not isinstance(told, dict) or told.get("format") != FORMAT:
+        case.found.add("checksum", "bundle.json", f"it is not of the format {FORMAT}.")
+        return
+    listed = told.get("files")
+    listed = listed if isinstance(listed, dict) else {}
+    for name in sorted({*listed, *ALWAYS, *case.files} - {"bundle.json"}):
+        file = case.files.get(name)
+        if file is None:
+            case.found.add("checksum", name, "it is missing.")
+        elif listed.get(name) != {"bytes": file.size, "blake2b": file.blake2b}:
+            case.found.add("checksum", name, "it is not the file that bundle.json lists.")
+
+
+def _opened(case: Case) -> None:
+    """manifest.json and submission.json are whole."""
+    about, told = case.value("manifest.json"), case.value("submission.json")
+    if case.found:
+        return
+    for wrong in wrong_fields(told):
+        case.found.add("submission", "submission.json", wrong)
+    if not case.found:
+        case.submission = told
+        _texts_are_plain(case)
+    for lacking in missing(about) if isinstance(about, dict) else ["all of it"]:
+        case.found.add("provenance", "manifest.json", f"{lacking} is missing or of a wrong type.")
+    if case.found:
+        return
+    case.about = about
+    for name in altered(about):
+        case.found.add("keys", "manifest.json", f"{name} is not what it hashes to.")
+    named = {entry["rows"] for entry in about["pipelines"]}
+    for name in case.files:
+        if name.endswith("/rows.jsonl") and name not in named:
+            case.found.add("name", name, "no pipeline of the manifest has these rows.")
+    if len(named) < len(about["pipelines"]):
+        case.found.add("manifest", "manifest.json", "two pipelines have the same rows.")
+
+
+def _texts_are_plain(case: Case) -> None:
+    for name, value in case.submission.items():
+        for text in value if isinstance(value, list) else [value]:
+            where = f"submission.json, {name}"
+            if text.lstrip(" \xa0").startswith(FORMULA):
+                case.found.add("text", where, "it begins as a formula does (= + - @ or a tab).")
+            elif TAG.search(text):
+                case.found.add("text", where, "it has markup.")
+            elif any(category(c) in HIDDEN and c != "\n" for c in text):
+                case.found.add("text", where, "it has characters that do not show.")
+
+
+# --- what was run ---------------------------------------------------------------------
+
+
+def _resolved(case: Case) -> None:
+    """Each pipeline of the manifest is one that could have been run, on data that we have."""
+    seen = set()
+    for number, entry in enumerate(case.about["pipelines"]):
+        where = f"manifest.json, pipeline {number + 1}"
+        try:
+            spelled, pipeline, task = _understood(entry)
+        except HarnessError as error:
+            case.found.add("manifest", where, str(error))
+            continue
+        for wrong in _contradictions(case.about, entry, task, pipeline):
+            case.found.add(*wrong[:1], where, wrong[1])
+        if (known := (Sample.of(entry), str(pipeline.canonical))) in seen:
+            case.found.add("manifest", where, "it stands twice.")
+        seen.add(known)
+        if entry["rows"] not in case.files:
+            case.found.add("coverage", entry["rows"], "the rows of a pipeline are missing.")
+        if folder := _own_data(case, where, spelled, task, entry):
+            case.jobs.append(Job(entry, task, pipeline, folder))
+            _note(case, entry, pipeline)
+
+
+def _understood(entry: Mapping[str, Any]) -> tuple[Spelled, Pipeline, Task]:
+    """The task and the pipeline of an entry; `HarnessError` if no run spells them so."""
+    spelled, pipeline = parse_spelled(entry["task"]), parse_pipeline(entry["system"])
+    for text, value in ((entry["task"], spelled), (entry["system"], pipeline)):
+        if text != str(value):
+            raise HarnessError(f"a run spells {text[:80]!r} otherwise.", f"As {value!s:.80}.")
+    for option, most in LARGEST.items():
+        size = dict(spelled.options).get(option, "0")
+        if len(size) > 9 or (size.isdecimal() and int(size) > most):
+            raise HarnessError(f"{option}={size:.20} is more than {most}.", "Ask a smaller world.")
+    task = registry.task(spelled)
+    checked_split(task, entry["split"])
+    if entry["setting"] not in task.settings:
+        raise HarnessError(f"{task.name} has no setting {entry['setting']!r}.")
+    if (entry["limit"] or 1) < 1 or entry["limit"] == 0 or entry["batch_size"] < 1:
+        raise HarnessError("its limit or its batch size is less than 1.")
+    return spelled, pipeline, task
+
+
+def _contradictions(
+    about: Mapping[str, Any], entry: Mapping[str, Any], task: Task, pipeline: Pipeline
+) -> Iterator[tuple[str, str]]:
+    """(rule, sentence) where an entry does not agree with its task or its stages."""
+    told = [entry["generated"], entry["answer_metrics"], entry["ranking_metrics"]]
+    if told != [task.generated, list(task.answer_metrics), list(task.ranking_metrics)]:
+        yield "manifest", "its metrics, or whether it is generated, are not the task's."
+    if entry["errors"] is None:
+        yield "manifest", "it is not finished."
+    if len(entry["stages"]) != len(pipeline.stages):
+        yield "keys", "it has another number of stages than its pipeline."
+        return
+    if entry["key"] != entry["stages"][-1]:
+        yield "keys", "its key is not that of its last stage."
+    before = None
+    for key, stage in zip(entry["stages"], pipeline.stages, strict=True):
+        parts = about["stages"][key]["parts"]
+        if parts["stage"] != str(stage.canonical) or parts["after"] != before:
+            yield "keys", f"the stage {key} is not {stage}, or not at its place."
+        for name in SHARED:
+            if parts[name] != entry[name]:
+                yield "keys", f"the stage {key} says of {name} {parts[name]!r:.40}."
+        if parts["instruction"] != task.instruction:
+            yield "keys", f"the stage {key} was told something else than the task's instruction."
+        if parts["max_new_tokens"] != task.max_new_tokens:
+            yield "keys", f"the stage {key} may write more or less than the task allows."
+        before = key
+
+
+def _own_data(
+    case: Case, where: str, spelled: Spelled, task: Task, entry: Mapping[str, Any]
+) -> Path | None:
+    """Our own prepared data; None, with a finding, if there is none or it is not the same.
+
+    Only generated tasks are prepared here: what another one would read may be up to the bundle.
+    """
+    split = entry["split"]
+    try:
+        if not task.generated and not (case.data / slug(spelled) / f"{split}.json").exists():
+            raise HarnessError(
+                f"{spelled} ({split}) is not prepared under {case.data}.",
+                f"`python -m harness prepare {spelled} --split {split}` does it.",
+            )
+        folder = prepared(spelled, task, split, case.data)
+    except HarnessError as error:
+        case.found.add("data", where, str(error))
+        return None
+    if folder.name != entry["fingerprint"]:
+        case.found.add(
+            "fingerprint", where, f"our {spelled} is {folder.name}, not {entry['fingerprint']}."
+        )
+        return None
+    return folder
+
+
+def _note(case: Case, entry: Mapping[str, Any], pipeline: Pipeline) -> None:
+    """What to know of a pipeline although it is no finding."""
+    name = printable(entry["system"])
+    if entry["limit"] is not None:
+        case.notices[f"{name}: {entry['questions']} questions drawn by seed {entry['seed']}."] = (
+            None
+        )
+    if not entry["deterministic"]:
+        case.notices[f"{name}: a repeat may give other rows."] = None
+    for stage in pipeline.stages:
+        try:
+            system = registry.find("systems", stage.system.name)
+        except HarnessError:
+            case.notices[f"{name}: {stage.system.name} is not known here."] = None
+            continue
+        if hasattr(system, "external") or hasattr(system, "rankings"):
+            case.notices[f"{name}: {stage.system.name} takes results from a file."] = None
+
+
+# --- rows and scores ------------------------------------------------------------------
+
+
+def _rows_read(case: Case) -> None:
+    """Every row is one that a run could have written; no gold stands in what it was told."""
+    golds: dict[Path, dict[str, Gold]] = {}
+    for job in case.jobs:
+        entry = job.entry
+        asked = open_questions(job.folder, job.task, entry["split"], entry["setting"])
+        by_id = {query.id: query for query in asked.queries}
+        ids = sample(by_id, entry["limit"], entry["seed"])
+        golds.setdefault(job.folder, {}).update(
+            {i: each for i, each in read_gold(job.folder).items() if i in set(ids)}
+        )
+        against = rows.Asked(
+            {query_id: by_id[query_id] for query_id in ids},
+            asked.corpus,
+            entry,
+            rows.most_hits(job.pipeline, entry),
+        )
+        name = entry["rows"]
+        case.rows[name] = rows.read(case.files[name].path, name, against, case.found)
+    gold.check(case.about, case.submission, golds.values(), case.found)
+
+
+def _scored(case: Case) -> None:
+    """The claimed scores are those of the rows, computed here."""
+    entries = []
+    for number, job in enumerate(case.jobs):
+        place = case.run / f"{number}"
+        place.mkdir(parents=True)
+        shutil.copyfile(case.files[job.entry["rows"]].path, place / "rows.jsonl")
+        ours = {"rows": f"{number}/rows.jsonl", "data": str(job.folder.resolve())}
+        entries.append({**job.entry, **ours})
+    text = json.dumps({**case.about, "pipelines": entries}, ensure_ascii=False)
+    (case.run / "manifest.json").write_text(text, encoding="utf-8")
+    heads = case.value("scores.json")
+    if not case.found:
+        claims.check(case.run, heads, case.files["scores.jsonl"].path, case.found)
+
+
+def _others(case: Case) -> None:
+    """latency.jsonl and challenge.json, if they are there."""
+    if LATENCY in case.files:
+        claims.check_latency(case.run, case.files[LATENCY].path, case.found)
+    if "challenge.json" in case.files:
+        told = case.value("challenge.json")
+        if not case.found:
+            challenge.check(told, case.about, case.found)
+
+
+def _again(case: Case, again: int, seed: int, progress: Progress) -> tuple[Rerun, ...]:
+    """Ask some questions of every pipeline once more."""
+    done = []
+    for number, job in enumerate(case.jobs):
+        entry = job.entry
+        parts = [parts_of(case.about, key) for key in entry["stages"]]
+        ids = sample(case.rows[entry["rows"]], again, seed)
+        claimed = {query_id: case.rows[entry["rows"]][query_id] for query_id in ids}
+        place = case.place / "again" / f"{number}"
+        try:
+            one = rerun(entry, job.pipeline, parts, claimed, place, case.data, progress)
+        except HarnessError as error:
+            case.found.add("rerun", entry["rows"], f"it cannot be run again here: {error}")
+            continue
+        done.append(one)
+        if one.sentence:
+            case.found.add("rerun", entry["rows"], one.sentence)
+        for note in one.notes:
+            case.notices[f"{printable(entry['system'])}: {note}"] = None
+    return tuple(done)
