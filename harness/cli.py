@@ -498,6 +498,36 @@ def verify_(
     raise typer.Exit(int(bool(report.findings)))
 
 
+@app.command("leaderboard")
+def leaderboard_(
+    folder: Annotated[Path, typer.Argument(help="A folder of bundles (*.zip).")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")],
+    style: Annotated[str, typer.Option("--format", help="html, markdown or json.")] = "html",
+    metric: Annotated[
+        str | None, typer.Option(help="Ranks by another metric than the task's first.")
+    ] = None,
+    rerun: Annotated[
+        int | None, typer.Option(min=1, help="Ask so many questions of each pipeline again.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Draws these; left out: drawn.")] = None,
+    data: Data = DATA,
+) -> None:
+    """Verify every bundle of a folder and rank those without findings."""
+    from harness.report.board import Format, render
+    from harness.report.leaderboard import leaderboard
+    from harness.run.progress import told
+
+    if style not in get_args(Format):
+        raise HarnessError(
+            f"there is no format {style!r}.", f"Formats: {', '.join(get_args(Format))}."
+        )
+    board = leaderboard(folder, data, metric, rerun or 0, seed, told)
+    for report in board.refused:
+        typer.echo(f"{report.bundle}: not ranked, {len(report.findings)} findings", err=True)
+    out.write_text(render(board, style), encoding="utf-8")  # type: ignore[arg-type]
+    typer.echo(out)
+
+
 @app.command(context_settings=LENIENT)
 def train(
     context: typer.Context,

@@ -1,0 +1,231 @@
+"""Bundles of a folder side by side: each is verified when the board is made.
+
+A table is one sample of questions, as in `harness.report.tables`. In it stand the pipelines of all
+bundles without a finding, with their rank intervals (`harness.score.ranks`) on one metric: the
+task's first answer metric (its first ranking metric, if it asks for no answers), or another that
+was named. A pipeline without that metric stands there without a rank. Bundles with findings are
+listed with these. Latency is self-reported and ranks nothing. How it looks: `harness.report.board`.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from harness import registry
+from harness.data import DATA, HarnessError
+from harness.report.latency import Latency
+from harness.report.latency import records as latencies
+from harness.report.tables import BOUNDS, VISIBLE, Record, Table, tables
+from harness.run.progress import Progress, silent
+from harness.score.intervals import Floats
+from harness.score.ranks import Ranks, rank_intervals
+from harness.score.results import Sample, Scores, read_scores
+from harness.spelling import parse_spelled
+from harness.verify.checks import examine
+from harness.verify.report import Report
+
+
+@dataclass(frozen=True)
+class Line:
+    """A pipeline of a bundle in a table. rank: None where it has not the metric that ranks."""
+
+    report: Report
+    system: str
+    cells: Mapping[str, Record]
+    ended: Counter[str]
+    rank: Ranks | None = None
+    trained: bool = False
+
+    @property
+    def name(self) -> str:
+        """What its submitter calls it."""
+        return str(self.report.submission["system"])
+
+    @property
+    def marks(self) -> list[str]:
+        """What has been shown of it, and what to know."""
+        errors = self.ended["error"] + self.ended["missing"]
+        told = [f"errors={errors}"] if errors else []
+        return [self.report.badge, *(["not zero-shot"] if self.trained else []), *told]
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """One table: best first. bounds: floor and ceiling, where somebody ranks documents."""
+
+    title: str
+    sample: Sample
+    metric: str
+    metrics: tuple[str, ...]
+    lines: tuple[Line, ...]
+    bounds: Mapping[str, Mapping[str, Record]]
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What a bundle says of the time that a pipeline takes."""
+
+    report: Report
+    latency: Latency
+
+
+@dataclass(frozen=True)
+class Board:
+    """All that a leaderboard shows. seed: drew the questions that were asked again, if any."""
+
+    tables: tuple[Ranked, ...]
+    accepted: tuple[Report, ...]
+    refused: tuple[Report, ...]
+    timed: tuple[Timed, ...]
+    seed: int | None = None
+
+
+@dataclass
+class _Pile:
+    """What the bundles bring to one table."""
+
+    tables: list[tuple[Report, Table]] = field(default_factory=list)
+    values: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)
+    groups: dict[str, str] = field(default_factory=dict)
+
+
+def leaderboard(
+    folder: Path,
+    data: Path = DATA,
+    metric: str | None = None,
+    again: int = 0,
+    seed: int | None = None,
+    progress: Progress = silent,
+) -> Board:
+    """Verify the bundles of a folder and rank them; `HarnessError` if there are none.
+
+    metric: ranks every table that has it; None: each task's own
+    again:  how many questions of each pipeline to ask again, drawn by ``seed``
+    """
+    bundles = sorted(folder.glob("*.zip"))
+    if not bundles:
+        raise HarnessError(f"{folder} has no bundles (*.zip).", "`submit --bundle` writes one.")
+    if again and seed is None:
+        seed = secrets.randbits(32)
+    reports: list[Report] = []
+    timed: list[Timed] = []
+    piles: dict[Sample, _Pile] = {}
+    for bundle in bundles:
+        with tempfile.TemporaryDirectory(prefix="harness-board-") as place:
+            report = examine(bundle, Path(place), data, again, seed, progress)
+            reports.append(report)
+            if not report.findings:
+                run = Path(place) / "run"
+                _pile(report, run, metric, piles)
+                timed += [Timed(report, each) for each in latencies(run)]
+    return Board(
+        tuple(_ranked(sample, pile, metric) for sample, pile in _ordered(piles)),
+        tuple(each for each in reports if not each.findings),
+        tuple(each for each in reports if each.findings),
+        tuple(timed),
+        seed if again else None,
+    )
+
+
+def _ordered(piles: Mapping[Sample, _Pile]) -> Iterable[tuple[Sample, _Pile]]:
+    return sorted(piles.items(), key=lambda item: [str(part) for part in item[0]])
+
+
+def _pile(report: Report, run: Path, metric: str | None, piles: dict[Sample, _Pile]) -> None:
+    """Add a verified run to the tables that it belongs to."""
+    scores = {each.sample: each for each in read_scores(run)}
+    for table in tables(run):
+        pile = piles.setdefault(table.sample, _Pile())
+        pile.tables.append((report, table))
+        for line in table.lines:
+            if line.system not in BOUNDS:
+                _values(report, scores[table.sample], line.system, metric, pile)
+
+
+def _values(report: Report, scores: Scores, system: str, metric: str | None, pile: _Pile) -> None:
+    """The metric that ranks, question by question, if the system has it."""
+    name = _primary(scores.sample, metric)
+    rows = scores.lines[system]
+    found = {row["id"]: float(row["metrics"][name]) for row in rows if name in row["metrics"]}
+    if found:
+        pile.values[report.bundle, system] = found
+        pile.groups |= {row["id"]: str(row["group"]) for row in rows}
+
+
+def _primary(sample: Sample, metric: str | None) -> str:
+    """The metric that ranks a table; it depends on the task alone, never on who takes part."""
+    if metric is not None:
+        return metric
+    task = registry.task(parse_spelled(sample.task))
+    return next(iter((*task.answer_metrics, *task.ranking_metrics)))
+
+
+def _ranked(sample: Sample, pile: _Pile, metric: str | None) -> Ranked:
+    """One table, best mean first; those without the metric come last."""
+    ranks = _ranks(pile)
+    primary = _primary(sample, metric)
+    lines = [
+        Line(
+            report,
+            line.system,
+            line.cells,
+            line.ended,
+            ranks.get((report.bundle, line.system)),
+            not_zero_shot(report.submission["training_data"], sample.task),
+        )
+        for report, table in pile.tables
+        for line in table.lines
+        if line.system not in BOUNDS
+    ]
+
+    def best_first(line: Line) -> tuple[float, str, str]:
+        cell = line.cells.get(primary)
+        return -cell.value if cell else 1.0, line.name, line.report.bundle
+
+    every = [table for _, table in pile.tables]
+    bounds = {
+        line.system: line.cells
+        for table in every
+        for line in table.lines
+        if line.system in BOUNDS and line.system != VISIBLE
+    }
+    metrics = dict.fromkeys(name for table in every for name in table.shown())
+    ordered = tuple(sorted(lines, key=best_first))
+    first = [primary] if primary in metrics else []
+    shown = tuple(dict.fromkeys([*first, *metrics]))
+    return Ranked(every[0].title, sample, primary, shown, ordered, bounds)
+
+
+def _ranks(pile: _Pile) -> dict[tuple[str, str], Ranks]:
+    ids = sorted(pile.groups)
+    groups = [pile.groups[query_id] for query_id in ids]
+    keys = {f"{bundle}\0{system}": (bundle, system) for bundle, system in pile.values}
+    values: dict[str, Floats] = {
+        key: np.array([pile.values[pair].get(query_id, np.nan) for query_id in ids])
+        for key, pair in keys.items()
+    }
+    return {keys[key]: ranks for key, ranks in rank_intervals(values, groups).items()}
+
+
+def not_zero_shot(training: Sequence[str], task: str) -> bool:
+    """Whether a data set that the submitter names is the one that a task asks about.
+
+    Names are compared by their letters and digits: "Hotpot QA (train)" is that of hotpotqa; for a
+    mini task, whatever names the mini world.
+    """
+    name = parse_spelled(task).name
+    mini = name.startswith("mini-")
+    own = "mini" if mini else re.sub(r"[^a-z0-9]", "", name.partition("-")[0])
+    for each in training:
+        said = re.sub(r"[^a-z0-9]", "", each.lower())
+        if own in said and (mini or not said.startswith("mini")):
+            return True
+    return False
