@@ -100,9 +100,7 @@ def holm(ps: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _interval(
-    totals: Floats, sizes: Floats, seed: int, level: float
-) -> tuple[float, float, float]:
+def _interval(totals: Floats, sizes: Floats, seed: int, level: float) -> tuple[float, float, float]:
     """Low and high ends, and the smallest visible difference."""
     from scipy.stats import t
 
