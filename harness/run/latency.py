@@ -25,6 +25,7 @@ from harness import manifest, registry
 from harness.data import DATA, HarnessError, raise_together
 from harness.prepare import corpus_folder, read_about
 from harness.run import measure
+from harness.run.environment import THREADS
 from harness.run.external import wants_rankings
 from harness.run.indexes import build_index, index_about
 from harness.run.measure import Spec, read_result, write_spec
@@ -36,7 +37,6 @@ from harness.run.timings import Measured, Timing, append, read_timings, this_mac
 
 WARM = 5
 """Questions to warm up with, after the first; fewer where a task has few."""
-THREADS = ("OMP", "MKL", "OPENBLAS", "NUMBA", "NUMEXPR", "VECLIB_MAXIMUM", "RAYON")
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in THREADS} | {
     "VECLIB_MAXIMUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",

@@ -41,7 +41,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """Every job with every pipeline, over the same questions."""
+    """Every job with every pipeline, over the same questions.
+
+    overrides: the ``stage.option=value`` that the pipelines were changed by
+    """
 
     jobs: tuple[Job, ...]
     pipelines: tuple[Pipeline, ...]
@@ -50,6 +53,7 @@ class Plan:
     device: str = "cpu"
     dtype: str = "float32"
     batch_size: int = 32
+    overrides: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         tasks = "".join(f"\n  {job} of {self._size(job)}" for job in self.jobs)
@@ -104,7 +108,7 @@ def make_plan(
         except HarnessError as error:
             mistakes.append(error)
     raise_together(mistakes)
-    return Plan(tuple(jobs), tuple(pipelines), **sizes)
+    return Plan(tuple(jobs), tuple(pipelines), overrides=tuple(overrides), **sizes)
 
 
 def _job(

@@ -1,6 +1,6 @@
 """Running a plan: every pipeline over every task, one row a question, resumable at any moment.
 
-    RUN/manifest.json                          what was asked
+    RUN/manifest.json                          what was asked, how and where (`harness.provenance`)
     RUN/<task>/<pipeline>-<key>/rows.jsonl     one row a question
                                 stage.json     everything its key was made of
     RUN/shown/<task>/…                         the same of train questions, for demonstrations
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from harness.run.external import hand_rankings, translate, wants_rankings
 from harness.run.indexes import build_index, close_system, open_system
 from harness.run.plan import Job, Plan
 from harness.run.progress import Progress, silent
+from harness.run.sessions import recorded
 from harness.run.shown import TRAIN, checked, drawn, example_of, reads, shots_of, usable
 from harness.run.stages import Station
 from harness.run.store import RowFile, asked_rows, one_writer
@@ -44,7 +45,11 @@ RUNS = Path("results/runs")
 
 @dataclass
 class Node:
-    """The first stages of one or more pipelines; ``asked`` if they are a whole pipeline."""
+    """The first stages of one or more pipelines; ``asked`` if they are a whole pipeline.
+
+    files:  name and hash of each file that the last stage depends on
+    errors: questions without a good row; None until it came to its end
+    """
 
     pipeline: Pipeline
     key: str
@@ -52,8 +57,10 @@ class Node:
     folder: Path
     after: Node | None = None
     shown: Shown | None = None
+    files: Sequence[tuple[str, str]] = ()
     asked: bool = False
     failed: bool = False
+    errors: int | None = None
 
     @property
     def rows(self) -> Path:
@@ -97,11 +104,16 @@ class Shown:
 
 
 def run(
-    plan: Plan, out: Path | None = None, data: Path = DATA, progress: Progress = silent
+    plan: Plan,
+    out: Path | None = None,
+    data: Path = DATA,
+    progress: Progress = silent,
+    argv: Sequence[str] | None = None,
 ) -> Path:
     """Carry out a plan; returns the run's folder. Gold of what is asked is never opened.
 
-    out: the run's folder; by default one under ``results/runs`` named after the plan
+    out:  the run's folder; by default one under ``results/runs`` named after the plan
+    argv: the command as it was typed, to be noted
     A stage that cannot be started leaves the other pipelines alone and is told at the end.
     """
     folder = out or RUNS / run_name(plan)
@@ -109,14 +121,14 @@ def run(
     try:
         with one_writer(folder):
             works = [work_of(job, plan, folder) for job in plan.jobs]
-            _write_manifest(folder, plan, works)
-            for work in works:
-                for node in work.nodes.values():
-                    try:
-                        _run_node(node, work, plan, data, progress)
-                    except HarnessError as error:
-                        node.failed = True
-                        failures.append(error)
+            with recorded(folder, plan, works, argv) as begin:
+                for work in works:
+                    for node in work.nodes.values():
+                        try:
+                            _run_node(node, work, plan, data, progress, begin)
+                        except HarnessError as error:
+                            node.failed = True
+                            failures.append(error)
     except OSError as error:
         raise HarnessError(
             f"cannot write {error.filename or folder}: {error.strerror or error}.",
@@ -179,7 +191,8 @@ def _node(first: Pipeline, work: Work, plan: Plan, after: Node | None) -> Node:
     if shown is not None:
         parts["shown"] = _shown_parts(shown)
     key = manifest.stage_key(parts)
-    return Node(first, key, parts, work.home / f"{_safe(str(first))}-{key[:8]}", after, shown)
+    folder = work.home / f"{_safe(str(first))}-{key[:8]}"
+    return Node(first, key, parts, folder, after, shown, _named(system))
 
 
 def _home(job: Job) -> str:
@@ -211,6 +224,17 @@ def _parts(stage: Stage, system: Any, work: Work, plan: Plan, after: Node | None
         "sources": manifest.class_sources(type(system), *manifest.RUNNER),
         "versions": manifest.versions(type(system).__module__, *manifest.RUNNER),
     }
+
+
+def _named(system: Any) -> list[tuple[str, str]]:
+    """Name and hash of each file that a system depends on; a folder's with the folder's name."""
+    paths = map(Path, system.files() if hasattr(system, "files") else ())
+    return [
+        (str(file.relative_to(path.parent)), manifest.file_hash(file))
+        for path in paths
+        for file in ([path] if path.is_file() else sorted(path.rglob("*")))
+        if file.is_file()
+    ]
 
 
 # --- demonstrations -------------------------------------------------------------------
@@ -288,55 +312,21 @@ def _retrieved(
     return usable(rows, shown.count)
 
 
-# --- the manifest ---------------------------------------------------------------------
-
-
-def _write_manifest(folder: Path, plan: Plan, works: Sequence[Work]) -> None:
-    """Add this plan's pipelines to the run's manifest; write only if something changed."""
-    path = folder / "manifest.json"
-    old = read_manifest(folder) if path.exists() else {"pipelines": []}
-    entries = {(e["task"], e["split"], e["setting"], e["system"]): e for e in old["pipelines"]}
-    for work in works:
-        for node in filter(lambda node: node.asked, work.nodes.values()):
-            entry = _entry(node, work, plan, folder)
-            entries[(entry["task"], entry["split"], entry["setting"], entry["system"])] = entry
-    new = {"format": 1, "pipelines": [*entries.values()]}
-    if new != old:
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(new, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        part.replace(path)
-
-
-def _entry(node: Node, work: Work, plan: Plan, folder: Path) -> dict[str, Any]:
-    """What the manifest says of one pipeline on one task."""
-    job = work.job
-    systems = [registry.create("systems", stage.system) for stage in node.pipeline.stages]
-    return {
-        "task": str(job.spelled),
-        "split": job.split,
-        "setting": job.setting,
-        "system": str(node.pipeline),
-        "generated": job.task.generated,
-        "answer_metrics": list(job.task.answer_metrics),
-        "ranking_metrics": list(job.task.ranking_metrics),
-        "ranks": any(map(registry.ranks, systems)),
-        "answers": any(map(registry.answers, systems)),
-        "deterministic": all(getattr(system, "deterministic", True) for system in systems),
-        "fingerprint": work.questions.fingerprint,
-        "data": str(job.folder),
-        "limit": plan.limit,
-        "seed": plan.seed,
-        "questions": len(work.asked),
-        "key": node.key,
-        "rows": str(node.rows.relative_to(folder)),
-    }
-
-
 # --- one node -------------------------------------------------------------------------
 
 
-def _run_node(node: Node, work: Work, plan: Plan, data: Path, progress: Progress) -> None:
-    """Finish the rows of one node; nothing to do where an earlier stage failed."""
+def _run_node(
+    node: Node,
+    work: Work,
+    plan: Plan,
+    data: Path,
+    progress: Progress,
+    begin: Callable[[], None] = lambda: None,
+) -> None:
+    """Finish the rows of one node; nothing to do where an earlier stage failed.
+
+    begin: called before anything is asked
+    """
     if node.after is not None and node.after.failed:
         node.failed = True
         return
@@ -344,8 +334,10 @@ def _run_node(node: Node, work: Work, plan: Plan, data: Path, progress: Progress
     rows = RowFile(node.rows)
     rows.repair(ids)
     if not all(map(rows.good, ids)):
+        begin()
         _fill(rows, node, work, plan, data, progress)
     rows.order(ids)
+    node.errors = sum(not rows.good(query_id) for query_id in ids)
 
 
 def _fill(

@@ -124,9 +124,12 @@ class RowFile:
                 line = row_line(row)
             except TypeError as error:
                 why = f"{label}: its result cannot be written ({error})"
-                line = row_line(Row(row.id, row.hits, error=why))
+                row = Row(row.id, row.hits, error=why)
+                line = row_line(row)
             out.append(line)
             self._places[row.id] = start
+            if row.error:
+                self._bad.add(row.id)
             start += len(line)
         whole = b"".join(out)
         if self._file.write(whole) != len(whole):
