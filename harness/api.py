@@ -21,6 +21,7 @@ from harness.report.submission import Submission
 from harness.report.submission import submit as _submit
 from harness.report.tables import Record, records, report, tables
 from harness.run import latency as timing
+from harness.run import repeat as repeating
 from harness.run import runner
 from harness.run.plan import Plan, make_plan
 from harness.run.progress import Progress, silent
@@ -43,6 +44,7 @@ __all__ = [
     "prepare",
     "records",
     "register",
+    "repeat",
     "report",
     "run",
     "score",
@@ -89,6 +91,22 @@ def run(
         batch_size=batch_size,
     )
     return runner.run(plan, Path(out) if out else None, Path(data), progress)
+
+
+def repeat(
+    run: Path | str,
+    out: Path | str | None = None,
+    data: Path | str | None = None,
+    progress: Progress = silent,
+) -> repeating.Repeated:
+    """Run a run again from its manifest alone, and compare the rows.
+
+    out:  the new run's folder; by default one under ``results/runs``
+    data: where prepared data is; by default where it was
+    Raises `HarnessError`, before anything starts, with all reasons why it cannot be repeated.
+    """
+    again = repeating.resolve(Path(run), Path(out) if out else None, Path(data) if data else None)
+    return repeating.repeat(again, progress)
 
 
 def latency(

@@ -1,7 +1,8 @@
 """The command line: ``python -m harness …``.
 
-Exit codes: 0 fine · 1 failed verification · 2 usage, or nothing could be done · 3 finished with
-errored questions · 130 interrupted. A user's mistake is one sentence, never a traceback.
+Exit codes: 0 fine · 1 a repeat changed rows, or a bundle has findings · 2 usage, or nothing could
+be done · 3 finished with errored questions · 130 interrupted. A user's mistake is one sentence,
+never a traceback.
 """
 
 from __future__ import annotations
@@ -183,7 +184,7 @@ def run(
         for line in needs(plan):
             typer.echo(f"needs: {line}")
         raise typer.Exit
-    raise typer.Exit(_carry_out(plan, out, data, metric, protocol))
+    raise typer.Exit(_carry_out(plan, out, data, metric, protocol, context.obj))
 
 
 def _protocol(name: str, mistakes: list[HarnessError]) -> Protocol | None:
@@ -197,7 +198,12 @@ def _protocol(name: str, mistakes: list[HarnessError]) -> Protocol | None:
 
 
 def _carry_out(
-    plan: Plan, out: Path | None, data: Path, metrics: Sequence[str], protocol: Protocol | None
+    plan: Plan,
+    out: Path | None,
+    data: Path,
+    metrics: Sequence[str],
+    protocol: Protocol | None,
+    argv: Sequence[str],
 ) -> int:
     """Run, show the tables, tell what went wrong; returns the exit code."""
     from harness.run import latency, runner
@@ -207,7 +213,7 @@ def _carry_out(
         raise_together(latency.unmeasurable(plan))
     code, timed = 0, {}
     try:
-        folder = runner.run(plan, out, data, told)
+        folder = runner.run(plan, out, data, told, argv)
     except runner.Unfinished as error:
         folder, code = error.folder, 2
         _complain(error)
@@ -264,6 +270,36 @@ def _show(folder: Path, metrics: Sequence[str]) -> None:
             typer.echo(f"The rows are written but not scored: {error}", err=True)
             return
         typer.echo(report(folder))
+
+
+@app.command()
+def repeat(
+    context: typer.Context,
+    base: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that run printed.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="The new run's folder; else under results/runs."),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Where prepared data is; else where it was.")
+    ] = None,
+) -> None:
+    """Run a run again from its manifest alone and compare the rows; its folder is the last line.
+
+    Exit code 0: the rows are the same; 1: some changed; 2: it cannot be repeated.
+    """
+    from harness.run.progress import told
+    from harness.run.repeat import repeat, resolve
+
+    again = resolve(base, out, data)
+    for line in again.differences:
+        typer.echo(f"differs: {line}")
+    done = repeat(again, told, context.obj)
+    for each in (*done.pipelines, done.folder):
+        typer.echo(each)
+    for error in done.failures:
+        _complain(error)
+    raise typer.Exit(2 if done.failures else int(not done.same))
 
 
 @app.command(context_settings=LENIENT)
@@ -612,11 +648,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     for library in ("OMP", "MKL", "OPENBLAS", "NUMBA"):
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
-    words = spread(sys.argv[1:] if arguments is None else arguments)
+    argv = list(sys.argv[1:] if arguments is None else arguments)
     command: Any = typer.main.get_command(app)
     code: object = 0
     try:
-        code = command(words, prog_name="harness", standalone_mode=False)
+        code = command(spread(argv), prog_name="harness", standalone_mode=False, obj=argv)
     except HarnessError as error:
         _complain(error)
         return 2

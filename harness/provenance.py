@@ -103,6 +103,7 @@ FIELDS = (
     Field("stages{}.parts.setting", TEXT, "pool or corpus"),
     Field("stages{}.parts.stage", TEXT, "system, options and depth; lengths are options"),
     Field("stages{}.parts.after", MAYBE_TEXT, "the key of the stage before it"),
+    Field("stages{}.parts.after*", MAP, "what that key was made of"),
     Field("stages{}.parts.instruction", TEXT, "what a reader is told", empty=True),
     Field("stages{}.parts.max_new_tokens", NUMBER, "how long an answer may be"),
     Field("stages{}.parts.seed", NUMBER, "of what is random in it"),
@@ -114,6 +115,12 @@ FIELDS = (
     Field("stages{}.parts.sources*", MAP, "their hashes; prompts and templates are modules"),
     Field("stages{}.parts.versions", TEXT, "the numeric packages that it reaches"),
     Field("stages{}.parts.versions*", MAP, "their versions"),
+    Field("stages{}.shown", (dict, NoneType), "what its demonstrations depend on; null: none"),
+    Field("stages{}.shown.train", TEXT, "the data that they are drawn from"),
+    Field("stages{}.shown.count", NUMBER, "how many"),
+    Field("stages{}.shown.after", MAYBE_TEXT, "the key of what retrieves for them"),
+    Field("stages{}.shown.after*", MAP, "what that key was made of"),
+    Field("stages{}.shown.sources", MAP, "hashes of the modules that choose them"),
     Field("stages{}.files", LIST, "name and hash of each file of them, tokenizers too", empty=True),
     Field("stages{}.demonstrations", LIST, "digests of the questions it is shown", empty=True),
     Field("sessions", LIST, "every start that had something to do"),
@@ -184,8 +191,9 @@ def altered(manifest: Mapping[str, Any]) -> list[str]:
 
 def parts_of(manifest: Mapping[str, Any], key: str) -> dict[str, Any]:
     """Everything that a stage's key is the hash of, as `harness.manifest.stage_key` takes it."""
-    parts, facts = manifest["stages"][key]["parts"], manifest["facts"]
-    return {**parts, **{name: facts[parts[name]] for name in SHARED}}
+    stage, facts = manifest["stages"][key], manifest["facts"]
+    parts = {**stage["parts"], **{name: facts[stage["parts"][name]] for name in SHARED}}
+    return {**parts, "shown": stage["shown"]} if stage["shown"] else parts
 
 
 SHARED = ("sources", "versions")

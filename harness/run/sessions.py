@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -191,8 +191,10 @@ class _Record:
 
     def _stage(self, node: Node) -> dict[str, Any]:
         """What a stage's key was made of; its modules and versions are facts."""
+        parts = {**node.parts, **{name: self._fact(node.parts[name]) for name in SHARED}}
         return {
-            "parts": {**node.parts, **{name: self._fact(node.parts[name]) for name in SHARED}},
+            "shown": parts.pop("shown", None),
+            "parts": parts,
             "files": [list(each) for each in node.files],
             "demonstrations": [],
         }
@@ -214,13 +216,13 @@ def _all_of(node: Node) -> list[Node]:
     return [*node.chain, *(each for last in retrieving if last for each in last.chain)]
 
 
-def _reached(keys: Sequence[str], stages: Mapping[str, Any]) -> Iterator[str]:
+def _reached(keys: Iterable[str | None], stages: Mapping[str, Any]) -> Iterator[str]:
     """These stages, and those that retrieve for their demonstrations."""
     for key in keys:
-        if key in stages:
-            parts = stages[key]["parts"]
-            before = [parts["after"], parts.get("shown", {}).get("after")]
-            yield from (key, *_reached([each for each in before if each], stages))
+        if key is not None and key in stages:
+            shown = stages[key]["shown"] or {}
+            yield key
+            yield from _reached((stages[key]["parts"]["after"], shown.get("after")), stages)
 
 
 def _shown_to(node: Node) -> list[str]:

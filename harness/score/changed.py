@@ -15,7 +15,7 @@ from harness.run.store import asked_rows
 
 Kind = Literal["missing", "state", "answer", "ranking", "scores"]
 TOLERANCE = 1e-6
-"""Scores that differ by less, relative to the larger, are the same number rounded otherwise."""
+"""Scores that differ by less, relative to the largest of their ranking, are rounded otherwise."""
 
 
 class Changed(NamedTuple):
@@ -25,7 +25,7 @@ class Changed(NamedTuple):
            other is not, or generation ended otherwise; ``answer`` the answer, or what was written,
            is another; ``ranking`` the documents ranked or read, or their order; ``scores`` the
            same ranking by other numbers
-    off:   the largest difference of two scores in ``scores``, relative to the larger
+    off:   the largest difference of two scores of the same ranking, relative to its largest score
     """
 
     id: str
@@ -39,7 +39,7 @@ def changed_rows(
     """Those of the asked questions whose rows differ. A question without a row in both files is
     not among them, nor is one whose error is told in other words.
 
-    tolerance: relative; up to it scores count as the same
+    tolerance: relative to a ranking's largest score; up to it scores count as the same
     One row of each file is in memory at a time where both are in the same order, as a run leaves
     them; else a row waits until the other file comes to it. `HarnessError` for a broken file.
     """
@@ -81,11 +81,9 @@ def _kinds(one: Row | None, other: Row | None, tolerance: float) -> tuple[tuple[
 
 
 def _apart(one: Sequence[Hit], other: Sequence[Hit]) -> float:
-    """The largest relative difference of the scores of one ranking."""
-    return max(map(_off, one, other), default=0.0)
-
-
-def _off(one: Hit, other: Hit) -> float:
-    if one.score == other.score:
+    """The largest difference of the scores of one ranking, relative to its largest score: what is
+    near zero has no digits of its own."""
+    differences = [abs(a.score - b.score) for a, b in zip(one, other, strict=True)]
+    if not any(differences):
         return 0.0
-    return abs(one.score - other.score) / max(abs(one.score), abs(other.score))
+    return max(differences) / max(abs(hit.score) for hit in (*one, *other))

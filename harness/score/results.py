@@ -2,7 +2,8 @@
 
     RUN/scores.jsonl  {"task":…,"split":…,"setting":…,"sample":…,"system":…,"id":…,"group":…,
                        "gold":…,"state":…,"metrics":{…}}
-    RUN/scores.json   each table: the questions asked, its metrics, and which rows were scored
+    RUN/scores.json   the scorer, and each table: the questions asked, its metrics, and which rows
+                      were scored
 
 A table holds the pipelines that were asked the very same questions (`Sample`); ``sample`` is its
 digest. Two systems that nobody ran stand beside the others: `FLOOR` and `CEILING`.

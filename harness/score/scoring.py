@@ -11,11 +11,12 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from harness import registry
+from harness import manifest, registry
 from harness.contract import Task
 from harness.corpus import Corpus
 from harness.data import Answer, Document, Gold, HarnessError, Row
@@ -27,6 +28,8 @@ from harness.score.results import CEILING, FLOOR, Sample, present, read_manifest
 from harness.spelling import parse_spelled
 
 T = TypeVar("T")
+BEHIND = ("ir-measures", "pytrec-eval-terrier", "numpy")
+"""Packages that scores are computed with."""
 CHUNK = 250
 """Questions whose rankings are in memory at a time: 0.15 GB at 1,000 hits each."""
 
@@ -112,8 +115,20 @@ def _write(
                 heads[-1]["lines"] += 1
     index.unlink(missing_ok=True)
     part.replace(folder / "scores.jsonl")
-    part.write_text(json.dumps({"tables": heads}, indent=1, ensure_ascii=False), encoding="utf-8")
+    told = {"scorer": scorer(), "tables": heads}
+    part.write_text(json.dumps(told, indent=1, ensure_ascii=False), encoding="utf-8")
     part.replace(index)
+
+
+def scorer() -> dict[str, Any]:
+    """What computes scores: a hash of the modules beside this one, and the packages behind them."""
+    modules = sorted(Path(__file__).parent.glob("*.py"))
+    versions = {}
+    for name in BEHIND:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    hashes = [(each.name, manifest.file_hash(each)) for each in modules]
+    return {"sources": manifest.digest(hashes), "versions": versions}
 
 
 # --- what is scored against what ------------------------------------------------------

@@ -147,11 +147,11 @@ def test_raggd_is_trained_and_answers_on_real_questions(
     base = maker(tmp_path / "base", positions=8192)
     tasks = {"hotpotqa": "hotpotqa", "musique": "musique"}
     for task, place in tasks.items():
-        api.prepare(task, real_data / place, "train")
+        api.prepare(task, real_data / place, "train", limit=40)
     options = {"model": str(base), "lora": "2", "base_steps": "2", "base_batch": "2"}
     options |= {"predictor_steps": "2", "predictor_batch": "2", "update_rank": "2", "code": "4"}
-    options |= {"rivals": "all", "rival_steps": "1", "shown": "0.5"}
-    made = train_on("raggd", tmp_path / "made", tasks=list(tasks), first="bm25@5", options=options)
+    options |= {"rivals": "all", "rival_steps": "1", "prompt_steps": "1", "shown": "0.5"}
+    made = train_on("raggd", tmp_path / "made", tasks=list(tasks), first="bm25@1", options=options)
     about = json.loads((made / "about.json").read_text())
     assert about["recipe"]["feature"] == "end" and about["recipe"]["descent_rate"] == 0.01
     api.prepare("hotpotqa", real_data / "hotpotqa/validation.jsonl.gz", "validation")
