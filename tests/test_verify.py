@@ -1,0 +1,1152 @@
+"""The verifier against somebody who wants a better score: every rule has bundles that break it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import stat
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
+
+import pytest
+from answering import Answering
+from forging import (
+    SUBMISSION,
+    TASK,
+    Files,
+    edit,
+    edit_line,
+    edit_row,
+    files_of,
+    forged,
+    packed,
+    rehash,
+    rescored,
+    rows_name,
+    zip_of,
+)
+
+from harness import api, registry
+from harness.cli import main
+from harness.data import HarnessError, Hit, Row
+from harness.prepare import prepare, read_gold
+from harness.report.bundle import archive, pack
+from harness.run.store import row_line
+from harness.spelling import parse_pipeline
+from harness.verify import archive as reader
+from harness.verify import rows as row_rules
+from harness.verify import strict
+from harness.verify.checks import verify
+from harness.verify.findings import RULES, SHOWN, Findings
+from harness.verify.rerun import agrees, exact_interval
+
+ROOT = Path(__file__).parent.parent
+Change = Callable[[Files], object]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """Prepared data and two good bundles, of 20 questions of 40: one ranks, one answers."""
+    place = tmp_path_factory.mktemp("made")
+    data = place / "data"
+    good = packed(place, data, limit=20)
+    with pytest.MonkeyPatch.context() as patch:
+        kinds: dict[Any, Any] = {kind: {} for kind in registry.PACKAGES}
+        patch.setattr(registry, "_registered", {**kinds, "systems": {"answering": Answering}})
+        speaks = packed(place, data, systems=["bm25@5+answering@3"], name="speaks", limit=20)
+    return SimpleNamespace(place=place, data=data, good=good, speaks=speaks)
+
+
+@pytest.fixture(autouse=True)
+def _answering(_own_folder) -> None:
+    registry.register("systems", "answering")(Answering)
+
+
+def rules_of(bundle: Path, made: SimpleNamespace) -> set[str]:
+    """The rules that find something."""
+    return {finding.rule for finding in verify(bundle, made.data).findings}
+
+
+def entry_of(about: dict[str, Any], number: int = 1) -> dict[str, Any]:
+    return about["pipelines"][number]
+
+
+def manifest(change: Callable[[dict[str, Any]], object], keys: bool = False) -> Change:
+    """Change the manifest, and its keys so that they fit."""
+
+    def changed(about: dict[str, Any]) -> None:
+        change(about)
+        if keys:
+            rehash(about)
+
+    return lambda files: edit(files, "manifest.json", changed)
+
+
+def submission(**fields: object) -> Change:
+    return lambda files: edit(files, "submission.json", lambda told: told.update(fields))
+
+
+def row(change: Callable[[dict[str, Any]], object], system: str = "bm25") -> Change:
+    return lambda files: edit_row(files, change, system)
+
+
+def line(name: str, change: Callable[[bytes], bytes], number: int = 0) -> Change:
+    """Change a line of a file; ``rows`` are those of bm25."""
+    return lambda files: edit_line(
+        files, rows_name(files) if name == "rows" else name, change, number
+    )
+
+
+def score_line(change: Callable[[dict[str, Any]], object]) -> Change:
+    def changed(text: bytes) -> bytes:
+        value = json.loads(text)
+        change(value)
+        return json.dumps(value).encode() + b"\n"
+
+    return line("scores.jsonl", changed)
+
+
+def put(**values: object) -> Callable[[dict[str, Any]], None]:
+    return lambda value: value.update(values)
+
+
+def in_entry(**values: object) -> Callable[[dict[str, Any]], None]:
+    return lambda about: entry_of(about).update(values)
+
+
+def stage_of(about: dict[str, Any], number: int = 1) -> dict[str, Any]:
+    return about["stages"][entry_of(about, number)["key"]]
+
+
+def first_metric(value: object) -> Callable[[dict[str, Any]], None]:
+    return lambda told: told["metrics"].update({next(iter(told["metrics"])): value})
+
+
+def drop(names: list[str]) -> Change:
+    return lambda files: [files.pop(name) for name in names]
+
+
+def hits(change: Callable[[list[Any]], object]) -> Change:
+    return row(lambda value: change(value["hits"]))
+
+
+def evidence(*pointer: object) -> Change:
+    return row(lambda value: value["answer"].update(evidence=[list(pointer)]))
+
+
+def a_document(files: Files) -> str:
+    """One that an answer may point at."""
+    first = json.loads(files[rows_name(files)].splitlines()[0])
+    return str(first["hits"][0][0])
+
+
+def pointed(sentence: int | None, span: list[int] | None) -> Change:
+    return lambda files: evidence(a_document(files), sentence, span)(files)
+
+
+def timing(**fields: object) -> bytes:
+    """A line of latency.jsonl."""
+    known = {
+        "task": TASK,
+        "split": "test",
+        "setting": "pool",
+        "fingerprint": "",
+        "generated": True,
+        "asked": 3,
+        "seed": 0,
+        "device": "cpu",
+        "dtype": "float32",
+        "machine": {"cpu": "x", "cores": 2, "system": "Linux", "python": "3"},
+        "system": "bm25@5",
+        "key": "k",
+        "round": 0,
+        "versions": {},
+        "measured": {
+            "cold": 1.0,
+            "first": 1.0,
+            "before": 1,
+            "peak": 2,
+            "ids": ["a", "b"],
+            "whole": [1.0, 2.0],
+            "stages": [[1.0, 2.0]],
+            "spans": {"retrieve": [0.5, 0.5]},
+            "counts": {"prompt_tokens": [None, None], "new_tokens": [None, None]},
+            "errors": 0,
+            "error": "",
+            "load": [0.1],
+        },
+    }
+    return json.dumps({**known, **fields}).encode() + b"\n"
+
+
+def timed(**fields: object) -> Change:
+    def changed(files: Files) -> None:
+        about = json.loads(files["manifest.json"])
+        print_ = entry_of(about)["fingerprint"]
+        files["latency.jsonl"] = timing(**{"fingerprint": print_, **fields})
+
+    return changed
+
+
+def measured(**fields: object) -> dict[str, object]:
+    return {**json.loads(timing())["measured"], **fields}
+
+
+FORGED: dict[str, tuple[str, Change]] = {
+    # what is in it
+    "a file is left out": ("checksum", drop(["scores.json"])),
+    "a file is added": ("name", lambda files: files.update({"readme.txt": b"hello"})),
+    "a corpus is added": ("name", lambda files: files.update({"data/gold.jsonl": b"{}"})),
+    "rows of no pipeline": ("name", lambda files: files.update({"a/b/rows.jsonl": b"\n"})),
+    "rows deep in folders": ("name", lambda files: files.update({"a/b/c/rows.jsonl": b"\n"})),
+    "an absolute name": ("name", lambda files: files.update({"/tmp/x": b""})),
+    "a drive letter": ("name", lambda files: files.update({"C:x": b""})),
+    "backslashes": ("name", lambda files: files.update({"..\\x": b""})),
+    "a parent folder": ("name", lambda files: files.update({"a/../x": b""})),
+    "a name by case": ("duplicate", lambda files: files.update({"Manifest.json": b""})),
+    "a name by Unicode": ("duplicate", lambda files: files.update({"ｍanifest.json": b""})),
+    "a large file": ("size", lambda files: files.update({"submission.json": b" " * 70_000})),
+    "a bomb": ("size", lambda files: files.update({"manifest.json": b" " * (8 << 20)})),
+    # JSON
+    "a key stands twice": (
+        "json",
+        lambda files: files.update({"submission.json": b'{"system":"a","system":"b"}'}),
+    ),
+    "NaN in a manifest": ("json", lambda files: files.update({"manifest.json": b'{"a":NaN}'})),
+    "Infinity by size": ("json", line("rows", lambda old: old.replace(b".", b"9e999,1.", 1))),
+    "NaN in a row": ("json", hits(lambda found: found[0].__setitem__(1, float("nan")))),
+    "a huge number": ("json", row(put(counts={"n": 10**40}))),
+    "thousands of digits": (
+        "json",
+        lambda files: files.update({"manifest.json": b"1" * 5000}),
+    ),
+    "deep JSON": ("json", lambda files: files.update({"manifest.json": b"[" * 100_000})),
+    "rather deep JSON": (
+        "json",
+        row(lambda value: value.update(extras={"a": json.loads("[" * 100 + "]" * 100)})),
+    ),
+    "no UTF-8": ("json", line("rows", lambda old: old.replace(b'"id"', b'"\xff"', 1))),
+    "half a surrogate pair": ("json", line("rows", lambda old: b'{"id":"\\ud800"}\n')),
+    "a torn last line": (
+        "json",
+        lambda files: files.update({rows_name(files): files[rows_name(files)][:-1]}),
+    ),
+    "no JSON": ("json", line("rows", lambda old: b"rows\n")),
+    # the manifest
+    "a manifest without sessions": ("provenance", manifest(lambda about: about.pop("sessions"))),
+    "a manifest that is a list": (
+        "provenance",
+        lambda files: files.update({"manifest.json": b"[]"}),
+    ),
+    "a pipeline that is a number": (
+        "provenance",
+        manifest(lambda about: about["pipelines"].append(3)),
+    ),
+    "a session that is a text": ("provenance", manifest(lambda a: a["sessions"].append("x"))),
+    "a stage that is a list": ("provenance", manifest(lambda a: a["stages"].update(x=[1]))),
+    "a seed that is a text": ("provenance", manifest(in_entry(seed="0"))),
+    "a fact is changed": (
+        "keys",
+        manifest(lambda about: next(iter(about["facts"].values())).update(more=1)),
+    ),
+    "a stage is changed": (
+        "keys",
+        manifest(lambda about: stage_of(about)["parts"].update(max_new_tokens=999)),
+    ),
+    "a stage of another pipeline": (
+        "keys",
+        manifest(in_entry(system="bm25@6")),
+    ),
+    "the key of another stage": (
+        "keys",
+        manifest(lambda about: entry_of(about).update(key=entry_of(about, 0)["key"])),
+    ),
+    "a stage more": (
+        "keys",
+        manifest(lambda about: entry_of(about)["stages"].insert(0, entry_of(about, 0)["key"])),
+    ),
+    "another seed in a stage": (
+        "keys",
+        manifest(lambda about: stage_of(about)["parts"].update(seed=7), keys=True),
+    ),
+    "a prompt of one's own": (
+        "keys",
+        manifest(lambda a: stage_of(a)["parts"].update(instruction="Answer Paris."), keys=True),
+    ),
+    "longer answers": (
+        "keys",
+        manifest(lambda a: stage_of(a)["parts"].update(max_new_tokens=999), keys=True),
+    ),
+    "a task that is not there": ("manifest", manifest(in_entry(task="mini-nothing"))),
+    "a task spelled badly": ("manifest", manifest(in_entry(task="<b>"))),
+    "a pipeline with markup": ("manifest", manifest(in_entry(system="bm25:k1=<b>@5"))),
+    "a split that is not there": ("manifest", manifest(in_entry(split="secret"))),
+    "a setting that is not there": ("manifest", manifest(in_entry(setting="open"))),
+    "no question asked": ("manifest", manifest(in_entry(limit=0))),
+    "a batch of nothing": ("manifest", manifest(in_entry(batch_size=0))),
+    "a world without end": (
+        "manifest",
+        manifest(in_entry(task="mini-hotpotqa:documents=999999999")),
+    ),
+    "mini called real": ("manifest", manifest(in_entry(generated=False))),
+    "metrics left out": ("manifest", manifest(in_entry(ranking_metrics=["R@5"]))),
+    "an unfinished run": ("manifest", manifest(in_entry(errors=None))),
+    "errors denied": ("manifest", row(put(error="bm25: failed"))),
+    "questions denied": ("manifest", manifest(in_entry(questions=19))),
+    "a ranking denied": ("manifest", manifest(in_entry(ranks=False))),
+    "a pipeline twice": (
+        "manifest",
+        manifest(lambda about: about["pipelines"].append(deepcopy(entry_of(about)))),
+    ),
+    "another fingerprint": (
+        "fingerprint",
+        lambda files: files.update(
+            {
+                "manifest.json": files["manifest.json"].replace(
+                    entry_of(json.loads(files["manifest.json"]))["fingerprint"].encode(),
+                    b"0" * 16,
+                )
+            }
+        ),
+    ),
+    "data that is not prepared": ("data", manifest(in_entry(task="hotpotqa", split="validation"))),
+    "data that lies where the bundle says": ("data", manifest(in_entry(task="jsonl:folder"))),
+    # submission.json
+    "no contact": ("submission", submission(contact=" ")),
+    "training data not told": ("submission", submission(training_data=None)),
+    "a field more": ("submission", submission(score="1.0")),
+    "a long description": ("submission", submission(description="word " * 1000)),
+    "a submission that is a list": (
+        "submission",
+        lambda files: files.update({"submission.json": b"[]"}),
+    ),
+    "a formula": ("text", submission(system='=HYPERLINK("http://example.org")')),
+    "a formula by +": ("text", submission(hardware="+1")),
+    "a formula by -": ("text", submission(hardware="-1")),
+    "a formula by @": ("text", submission(contact="@someone")),
+    "a formula by a tab": ("text", submission(licence="\tfree")),
+    "a formula behind a space": ("text", submission(licence=" =1+1")),
+    "markup": ("text", submission(system="<script>alert(1)</script>")),
+    "markup in training data": ("text", submission(training_data=["<img src=x>"])),
+    "text turned around": ("text", submission(system="A \u202esystem")),
+    "text that does not show": ("text", submission(system="A\u200b system")),
+    # coverage
+    "a question left out": (
+        "coverage",
+        lambda files: files.update(
+            {rows_name(files): b"".join(files[rows_name(files)].splitlines(keepends=True)[1:])}
+        ),
+    ),
+    "a question twice": ("coverage", line("rows", lambda old: old + old)),
+    "a question that does not exist": ("coverage", row(put(id="0123456789abcdef"))),
+    "another sample": ("coverage", manifest(in_entry(limit=19, questions=19))),
+    "rows left out": ("coverage", lambda files: files.pop(rows_name(files))),
+    # rows and rankings
+    "a field more in a row": ("row", row(put(gold="Paris"))),
+    "a null in a row": ("row", row(put(raw=None))),
+    "spaces in a row": ("row", line("rows", lambda old: old.replace(b",", b", ", 1))),
+    "a hit of three": ("row", hits(lambda found: found[0].append(1))),
+    "a hit without a text": ("row", hits(lambda found: found[0].__setitem__(0, 7))),
+    "a score that is a text": ("row", hits(lambda found: found[0].__setitem__(1, "1"))),
+    "a row that is a list": ("row", line("rows", lambda old: b"[]\n")),
+    "rising scores": ("ranking", hits(lambda found: found[-1].__setitem__(1, 1e6))),
+    "a document twice": ("ranking", hits(lambda f: f[1].__setitem__(0, f[0][0]))),
+    "too many documents": (
+        "ranking",
+        lambda files: edit_row(
+            files,
+            lambda value: value.update(
+                hits=[
+                    [each, 0.0]
+                    for each, _ in json.loads(files[rows_name(files, "random")].splitlines()[0])[
+                        "hits"
+                    ]
+                ]
+            ),
+        ),
+    ),
+    "a document of another pool": ("pool", hits(lambda f: f[-1].__setitem__(0, "0" * 16))),
+    "a document behind a zero byte": (
+        "pool",
+        hits(lambda found: found[-1].__setitem__(0, found[-1][0] + "\0")),
+    ),
+    "a passage read that does not exist": ("evidence", row(put(read=["f" * 16]))),
+    # scores
+    "a better score": ("scores", score_line(first_metric(0.123))),
+    "a score a little better": (
+        "scores",
+        score_line(lambda told: told["metrics"].update({"AP": told["metrics"]["AP"] + 2e-9})),
+    ),
+    "a score that is a text": ("scores", score_line(first_metric("1"))),
+    "a score that is true": ("scores", score_line(first_metric(True))),
+    "a metric less": ("scores", score_line(lambda told: told["metrics"].popitem())),
+    "a metric more": ("scores", score_line(lambda told: told["metrics"].update(Luck=1.0))),
+    "another group": ("scores", score_line(put(group="own"))),
+    "another state": ("scores", score_line(put(state="abstained"))),
+    "a score left out": ("scores", line("scores.jsonl", lambda old: b"")),
+    "a score twice": ("scores", line("scores.jsonl", lambda old: old + old)),
+    "a score of a list": ("scores", line("scores.jsonl", lambda old: b"[]\n")),
+    "NaN for a score": ("json", line("scores.jsonl", lambda old: b'{"a":NaN}\n')),
+    "scores.json without tables": (
+        "scores",
+        lambda files: edit(files, "scores.json", lambda heads: heads.pop("tables")),
+    ),
+    "fewer questions scored": (
+        "scores",
+        lambda files: edit(files, "scores.json", lambda h: h["tables"][0].update(questions=1)),
+    ),
+    "a metric that nobody knows": (
+        "scores",
+        lambda files: edit(
+            files, "scores.json", lambda h: h["tables"][0]["ranking_metrics"].append("Luck@1")
+        ),
+    ),
+    "a metric that is code": (
+        "scores",
+        lambda files: edit(
+            files,
+            "scores.json",
+            lambda h: h["tables"][0]["ranking_metrics"].append("P(rel=__import__('os'))@1"),
+        ),
+    ),
+    # latency
+    "a latency of nothing": ("latency", lambda files: files.update({"latency.jsonl": b"{}\n"})),
+    "a latency of another pipeline": ("latency", timed(system="random@1")),
+    "time that runs backwards": ("latency", timed(measured=measured(whole=[-1.0, 1.0]))),
+    # challenge
+    "a challenge of nothing": ("challenge", lambda f: f.update({"challenge.json": b"{}"})),
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_a_forged_bundle_is_refused_by_the_rule_that_it_breaks(name: str, made) -> None:
+    rule, change = FORGED[name]
+    bundle = forged(made.good, change)
+    assert rule in rules_of(bundle, made)
+    assert verify(bundle, made.data).badge == "self-reported"
+
+
+ANSWERS: dict[str, tuple[str, Change]] = {
+    "a sentence that does not exist": ("evidence", pointed(99, None)),
+    "a sentence before the first": ("evidence", pointed(-1, None)),
+    "a span beyond the text": ("evidence", pointed(None, [0, 10**6])),
+    "a span backwards": ("evidence", pointed(None, [5, 2])),
+    "a document that does not exist": ("evidence", evidence("e" * 16, None, None)),
+    "a place that is a text": ("row", pointed("1", None)),  # type: ignore[arg-type]
+    "answers denied": (
+        "manifest",
+        manifest(lambda about: about["pipelines"][0].update(answers=False)),
+    ),
+    "another answer under the old scores": (
+        "scores",
+        lambda files: [edit_answers(files, "nothing at all")],
+    ),
+}
+
+
+def edit_answers(files: Files, text: str) -> None:
+    name = rows_name(files)
+    lines = [json.loads(each) for each in files[name].splitlines()]
+    for each in lines:
+        if "answer" in each:
+            each["answer"]["text"] = text
+    files[name] = b"".join(
+        json.dumps(each, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        for each in lines
+    )
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_forged_answers_are_refused_by_the_rule_that_they_break(name: str, made) -> None:
+    rule, change = ANSWERS[name]
+
+    def answered_first(files: Files) -> None:
+        rows = rows_name(files)
+        lines = files[rows].splitlines(keepends=True)
+        files[rows] = b"".join(sorted(lines, key=lambda each: b'"answer"' not in each))
+        change(files)
+
+    assert rule in rules_of(forged(made.speaks, answered_first), made)
+
+
+# --- gold in what a system was told ---------------------------------------------------
+
+
+def golds(made: SimpleNamespace) -> list[Any]:
+    about = json.loads(files_of(made.good)["manifest.json"])
+    return list(read_gold(made.data / entry_of(about)["data"]).values())
+
+
+def answers_of(made: SimpleNamespace, count: int) -> list[str]:
+    asked = {
+        json.loads(text)["id"]
+        for text in files_of(made.good)[rows_name(files_of(made.good))].splitlines()
+    }
+    about = json.loads(files_of(made.good)["manifest.json"])
+    found = read_gold(made.data / entry_of(about)["data"])
+    texts = dict.fromkeys(
+        found[i].answers[0] for i in sorted(asked) if len(found[i].answers[0]) > 4
+    )
+    return list(texts)[:count]
+
+
+def typed(words: list[str]) -> Change:
+    return manifest(lambda about: about["sessions"][0]["command"].update(argv=words))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda made: typed(["run", "--system", "; ".join(answers_of(made, 4))]),
+        lambda made: typed(["run", "--from", "somewhere/gold.jsonl"]),
+        lambda made: typed(["run", "--qrels", "test.tsv"]),
+        lambda made: typed(["x" * 6000]),
+        lambda made: typed([max(golds(made)[0].relevance, key=golds(made)[0].relevance.get)]),
+        lambda made: submission(description=", ".join(answers_of(made, 14))),
+        lambda made: manifest(
+            lambda about: about["sessions"][0]["command"].update(
+                overrides=[f"reader.hint={' '.join(answers_of(made, 3))}"]
+            )
+        ),
+    ],
+    ids=["answers", "gold.jsonl", "qrels", "a file", "a document", "description", "--set"],
+)
+def test_gold_that_was_told_to_a_system_is_found(change, made) -> None:
+    assert rules_of(forged(made.good, change(made)), made) == {"gold"}
+
+
+def test_an_answer_list_in_an_option_of_a_pipeline_is_found(made) -> None:
+    from urllib.parse import quote
+
+    hint = quote(" ".join(answers_of(made, 3)), "")
+    spelled = f"bm25:stopwords={hint}@5"
+
+    def change(about: dict[str, Any]) -> None:
+        entry_of(about)["system"] = str(parse_pipeline(spelled))
+        stage_of(about)["parts"]["stage"] = str(parse_pipeline(spelled))
+
+    assert rules_of(forged(made.good, manifest(change, keys=True)), made) == {"gold"}
+
+
+def test_few_words_that_are_answers_by_chance_are_no_gold(made) -> None:
+    change = submission(description=f"Named after {answers_of(made, 1)[0]}.")
+    assert rules_of(forged(made.good, change), made) == set()
+
+
+# --- the archive ----------------------------------------------------------------------
+
+
+def test_every_rule_is_broken_by_some_test_and_explained() -> None:
+    here = Path(__file__).read_text(encoding="utf-8")
+    docs = (ROOT / "docs" / "verification.md").read_text(encoding="utf-8")
+    for rule in RULES:
+        assert f'"{rule}"' in here, rule
+        assert f"| `{rule}` |" in docs, rule
+
+
+def bytes_of(made: SimpleNamespace) -> bytearray:
+    return bytearray(made.good.read_bytes())
+
+
+def refusal(data: bytes, made: SimpleNamespace) -> set[str]:
+    Path("raw.zip").write_bytes(data)
+    return rules_of(Path("raw.zip"), made)
+
+
+def as_others_write(
+    made: SimpleNamespace, change: Callable[[ZipFile], object], **info: Any
+) -> bytes:
+    def write(opened: ZipFile) -> None:
+        for name, data in files_of(made.good).items():
+            told = ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            for key, value in info.items():
+                setattr(told, key, value)
+            opened.writestr(told, data, ZIP_DEFLATED)
+        change(opened)
+
+    return zip_of(write)
+
+
+def nothing(opened: ZipFile) -> None:
+    pass
+
+
+def linked(opened: ZipFile) -> None:
+    told = ZipInfo("latency.jsonl")
+    told.external_attr = (stat.S_IFLNK | 0o777) << 16
+    opened.writestr(told, "/etc/passwd")
+
+
+def twice(opened: ZipFile) -> None:
+    with pytest.warns(UserWarning, match="Duplicate"):
+        opened.writestr("manifest.json", "{}")
+
+
+ARCHIVES: dict[str, tuple[str, Callable[[Any], bytes]]] = {
+    "nothing": ("archive", lambda made: b""),
+    "no zip": ("archive", lambda made: b"PK" * 100),
+    "cut off": ("archive", lambda made: bytes(bytes_of(made)[:-30])),
+    "something before it": ("archive", lambda made: b"#!/bin/sh\n" + bytes_of(made)),
+    "something behind it": ("archive", lambda made: bytes_of(made) + b"more"),
+    "a comment": (
+        "archive",
+        lambda made: as_others_write(made, lambda z: setattr(z, "comment", b"hello")),
+    ),
+    "a comment of a file": ("archive", lambda made: as_others_write(made, nothing, comment=b"x")),
+    "an extra field": (
+        "archive",
+        lambda made: as_others_write(made, nothing, extra=b"\x99\x99\x01\x00x"),
+    ),
+    "a link": ("link", lambda made: as_others_write(made, linked)),
+    "a folder": ("name", lambda made: as_others_write(made, lambda z: z.mkdir("a"))),
+    "a name twice": ("duplicate", lambda made: as_others_write(made, twice)),
+    "encrypted": ("encrypted", lambda made: flagged(bytes_of(made), 1)),
+    "strongly encrypted": ("encrypted", lambda made: flagged(bytes_of(made), 0x40)),
+    "a data descriptor": ("archive", lambda made: flagged(bytes_of(made), 8)),
+    "another method": ("archive", lambda made: method(bytes_of(made), 14)),
+    "a size too large": ("archive", lambda made: sized(bytes_of(made), 1)),
+    "a size too small": ("size", lambda made: sized(bytes_of(made), -1)),
+    "another checksum": ("checksum", lambda made: summed(bytes_of(made))),
+    "local header and directory differ": ("archive", lambda made: differing(bytes_of(made))),
+    "two names for the same bytes": ("archive", lambda made: overlapping(bytes_of(made))),
+    "too many files": (
+        "size",
+        lambda made: zip_of(lambda z: [z.writestr(f"{n}", b"") for n in range(2001)]),
+    ),
+    "more bytes than it declares": ("archive", lambda made: tailed(made)),
+}
+
+
+def places(data: bytearray) -> tuple[int, int]:
+    """Where the first local header and the first entry of the directory begin."""
+    return 0, struct.unpack_from("<L", data, len(data) - 6)[0]
+
+
+def both(
+    data: bytearray, form: str, local: int, central: int, change: Callable[[int], int]
+) -> bytes:
+    """Change the same number of the first file's two headers."""
+    for place, offset in zip(places(data), (local, central), strict=True):
+        (old,) = struct.unpack_from(form, data, place + offset)
+        struct.pack_into(form, data, place + offset, change(old))
+    return bytes(data)
+
+
+def flagged(data: bytearray, bit: int) -> bytes:
+    return both(data, "<H", 6, 8, lambda old: old | bit)
+
+
+def method(data: bytearray, number: int) -> bytes:
+    return both(data, "<H", 8, 10, lambda old: number)
+
+
+def summed(data: bytearray) -> bytes:
+    return both(data, "<L", 14, 16, lambda old: old ^ 1)
+
+
+def sized(data: bytearray, more: int) -> bytes:
+    return both(data, "<L", 22, 24, lambda old: old + more)
+
+
+def differing(data: bytearray) -> bytes:
+    struct.pack_into("<H", data, 10, 77)
+    return bytes(data)
+
+
+def overlapping(data: bytearray) -> bytes:
+    """The second entry of the directory points at the first file."""
+    _, place = places(data)
+    length = struct.unpack_from("<H", data, place + 28)[0]
+    struct.pack_into("<L", data, place + 46 + length + 42, 0)
+    return bytes(data)
+
+
+def tailed(made: SimpleNamespace) -> bytes:
+    """Bytes hide behind the end of a deflated stream, inside of the file's packed size."""
+
+    def write(opened: ZipFile) -> None:
+        opened.writestr("bundle.json", b"{}", ZIP_DEFLATED)
+
+    data = bytearray(zip_of(write))
+    packed_size = struct.unpack_from("<L", data, 18)[0]
+    start = 30 + len("bundle.json")
+    data[start + packed_size : start + packed_size] = b"hidden"
+    end = len(data) - 22
+    struct.pack_into("<L", data, end + 16, struct.unpack_from("<L", data, end + 16)[0] + 6)
+    return both(data, "<L", 18, 20, lambda old: old + 6)
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_a_strange_archive_is_refused(name: str, made) -> None:
+    rule, write = ARCHIVES[name]
+    assert rule in refusal(write(made), made)
+
+
+def test_a_file_that_is_not_the_listed_one_is_found(made) -> None:
+    files = files_of(made.good)
+    listed = archive(files)
+    files["submission.json"] = files["submission.json"].replace(b"A system", b"B system")
+    with ZipFile("listed.zip", "w") as old:
+        pass
+    Path("listed.zip").write_bytes(listed)
+    with ZipFile("listed.zip") as old:
+        about = old.read("bundle.json")
+
+    def write(opened: ZipFile) -> None:
+        for name, data in {"bundle.json": about, **files}.items():
+            opened.writestr(ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
+
+    assert refusal(zip_of(write), made) == {"checksum"}
+
+
+def test_declared_sizes_are_believed_only_as_limits(made, monkeypatch) -> None:
+    """A bomb that declares little is stopped while it unpacks, after one piece."""
+    monkeypatch.setattr(reader, "_PIECE", 1000)
+    packed_ = zlib.compressobj(9, zlib.DEFLATED, -15)
+    bomb = packed_.compress(b"0" * 10_000_000) + packed_.flush()
+    data = bytearray(zip_of(lambda z: z.writestr("bundle.json", b"0" * 9, ZIP_DEFLATED)))
+    old = struct.unpack_from("<L", data, 18)[0]
+    start = 30 + len("bundle.json")
+    data[start : start + old] = bomb
+    end = len(data) - 22
+    more = len(bomb) - old
+    struct.pack_into("<L", data, end + 16, struct.unpack_from("<L", data, end + 16)[0] + more)
+    bundle = both(data, "<L", 18, 20, lambda size: size + more)
+    Path("bomb.zip").write_bytes(bundle)
+    Path("out").mkdir()
+    found = Findings()
+    assert reader.unpack(Path("bomb.zip"), Path("out"), found) == {}
+    assert [each.rule for each in found] == ["size"]
+    assert sum(path.stat().st_size for path in Path("out").iterdir()) <= 1000
+
+
+def test_nothing_is_written_under_a_name_of_the_archive(made, monkeypatch) -> None:
+    written = []
+    place = Path("place")
+    from harness.verify.checks import examine
+
+    examine(made.good, place, made.data)
+    written = [path.relative_to(place) for path in place.rglob("*") if path.is_file()]
+    names = {Path(name).name for name in files_of(made.good)} - {"rows.jsonl"}
+    ours = {"manifest.json", "scores.json", "scores.jsonl"}
+    assert {path.name for path in written} & names <= ours
+    assert all(path.parts[0] in ("files", "run") for path in written)
+
+
+def test_three_hundred_mutations_never_end_in_a_traceback(made) -> None:
+    """Seeded: cut off, overwritten, shuffled; and forged files inside of a sound archive."""
+    rng, whole = random.Random(7), made.good.read_bytes()
+    accepted = 0
+    for round_ in range(300):
+        data = bytearray(whole)
+        kind = round_ % 4
+        if kind == 0:
+            data = data[: rng.randrange(len(data))]
+        elif kind == 1:
+            for _ in range(rng.randint(1, 8)):
+                data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        elif kind == 2:
+            data = bytearray(rng.randbytes(rng.randrange(2000)))
+        else:
+            files = files_of(made.good)
+            name = rng.choice(sorted(files))
+            mutated = bytearray(files[name])
+            for _ in range(rng.randint(1, 4)):
+                mutated[rng.randrange(len(mutated))] = rng.choice(b'0"[]{},:-e\\a\x00\xff')
+            files[name] = bytes(mutated)
+            data = bytearray(archive(files))
+        Path("mutated.zip").write_bytes(data)
+        report = verify(Path("mutated.zip"), made.data)
+        accepted += not report.findings
+        assert all(finding.rule in RULES for finding in report.findings)
+    assert accepted <= 15  # a byte of a description, of a version or of a time is nobody's to check
+
+
+def test_wrong_types_anywhere_in_json_never_end_in_a_traceback(made) -> None:
+    """Every value of manifest.json, scores.json and submission.json becomes one of another type."""
+    rng = random.Random(3)
+    values = [None, True, -1, 10**18, 0.5, "", "x", [], [1], {}, {"a": 1}]
+
+    def places_of(value: Any) -> list[tuple[Any, Any]]:
+        keys = list(value) if isinstance(value, dict) else list(range(len(value)))
+        inner = [each for each in (value[key] for key in keys) if isinstance(each, dict | list)]
+        return [*((value, key) for key in keys), *(p for each in inner for p in places_of(each))]
+
+    for name, rounds in (("manifest.json", 120), ("scores.json", 60), ("submission.json", 20)):
+        for _ in range(rounds):
+
+            def change(value: Any) -> None:
+                holder, key = rng.choice(places_of(value))
+                holder[key] = rng.choice(values)
+
+            bundle = forged(made.good, lambda files: edit(files, name, change))
+            verify(bundle, made.data)
+
+
+# --- good bundles ---------------------------------------------------------------------
+
+
+def outside(place: Path, data: Path) -> list[str]:
+    """A TREC run and predictions for the toy task."""
+    prepare("toy", data=data)
+    ids = [f"native-{n}" for n in range(40)]
+    folder = next((data / "toy").glob("*/queries.jsonl")).parent
+    native = {r["native"]: r["id"] for r in map(json.loads, (folder / "native.jsonl").open())}
+    pools = {r["id"]: r["pool"] for r in map(json.loads, (folder / "queries.jsonl").open())}
+    run = "".join(f"{n} Q0 {pools[native[n]][0]} 1 1.0 t\n" for n in ids)
+    (place / "their.run").write_text(run)
+    (place / "their.json").write_text(json.dumps({n: "by the gate" for n in ids}))
+    return [f"trec:file={place}/their.run", f"bm25@5+predictions:file={place}/their.json"]
+
+
+GOOD: dict[str, Callable[[Path, Path], Path]] = {
+    "two systems": lambda place, data: packed(place, data, limit=10),
+    "all questions": lambda place, data: packed(place, data),
+    "corpus": lambda place, data: packed(
+        place, data, systems=["bm25@7", "bm25"], setting="corpus", limit=5
+    ),
+    "several tasks": lambda place, data: packed(
+        place,
+        data,
+        ["mini-musique:documents=300,questions=20", "mini-msmarco:documents=300,questions=20"],
+    ),
+    "errors, evidence, abstained": lambda place, data: packed(
+        place, data, systems=["bm25@5+answering@3", "bm25+answering:plain=true@2"]
+    ),
+    "triples": lambda place, data: packed(
+        place,
+        data,
+        ["mini-2wikimultihopqa:documents=300,questions=20"],
+        ["bm25+answering@3"],
+    ),
+    "another split and profile": lambda place, data: packed(
+        place, data, ["mini-triviaqa:documents=300,questions=20,profile=shift"], split="dev"
+    ),
+    "a task of one's own": lambda place, data: packed(place, data, ["toy"], seed=5, limit=9),
+    "results from outside": lambda place, data: packed(place, data, ["toy"], outside(place, data)),
+    "batches and seeds": lambda place, data: packed(
+        place, data, systems=["bm25:k1=1.2@9+random@3"], batch_size=3, seed=11, limit=7
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_good_bundle_is_accepted(name: str, made, tmp_path: Path) -> None:
+    data = tmp_path / "own" if "own" in name or "outside" in name else made.data
+    report = verify(GOOD[name](tmp_path, data), data)
+    assert [str(each) for each in report.findings] == []
+    assert report.badge == "arithmetic verified"
+
+
+def test_latency_and_further_metrics_are_accepted(made) -> None:
+    folder = made.place / "good"
+    about = json.loads((folder / "manifest.json").read_text())
+    latency = folder / "latency.jsonl"
+    latency.write_bytes(timing(fingerprint=entry_of(about)["fingerprint"]))
+    try:
+        api.score(folder, ["P@1", "Success@2", "nDCG@3"])
+        bundle = pack(folder, made.place / "good.submission.json", Path("more.zip"))
+        assert [str(each) for each in verify(bundle, made.data).findings] == []
+        assert "latency.jsonl" in files_of(bundle)
+    finally:
+        latency.unlink()
+        api.score(folder)
+
+
+def test_what_is_true_but_worth_knowing_is_a_notice(made, tmp_path: Path) -> None:
+    bundle = GOOD["results from outside"](tmp_path, tmp_path / "own")
+    notices = " ".join(verify(bundle, tmp_path / "own").notices)
+    assert "trec takes results from a file" in notices
+    assert "20 questions drawn by seed 0" in " ".join(verify(made.good, made.data).notices)
+    registry.registered("systems").pop("answering")  # type: ignore[attr-defined]
+    assert "answering is not known here" in " ".join(verify(made.speaks, made.data).notices)
+
+
+# --- packing --------------------------------------------------------------------------
+
+
+def test_the_same_run_packs_to_the_same_bytes_without_corpus_text(made) -> None:
+    told = made.place / "good.submission.json"
+    one, two = (pack(made.place / "good", told, Path(n)) for n in ("one.zip", "two.zip"))
+    assert one.read_bytes() == two.read_bytes() == made.good.read_bytes()
+    files = files_of(one)
+    assert str(made.place).encode() not in b"".join(files.values())
+    corpus = next((made.data / "corpora").iterdir()) / "documents.jsonl"
+    texts = [json.loads(text)["text"] for text in corpus.read_text().splitlines()]
+    everything = b"".join(files.values()).decode()
+    assert not any(text in everything for text in texts if len(text) > 40)
+
+
+def test_rows_beyond_the_sample_are_not_packed(made, tmp_path: Path) -> None:
+    folder = api.run([TASK], ["bm25@5"], out="larger", data=made.data)
+    api.score(api.run([TASK], ["bm25@5"], out="larger", data=made.data, limit=4))
+    bundle = pack(folder, made.place / "good.submission.json", Path("four.zip"))
+    files = files_of(bundle)
+    assert len(files[rows_name(files)].splitlines()) == 4
+    assert not verify(bundle, made.data).findings
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda run: (run / "scores.json").unlink(), "not scored yet"),
+        (lambda run: next(run.rglob("rows.jsonl")).unlink(), "older than the rows"),
+        (lambda run: (run / "manifest.json").unlink(), "not the folder of a run"),
+        (lambda run: _in_json(run / "manifest.json", "sessions", []), "lacks sessions"),
+    ],
+)
+def test_only_a_whole_run_is_packed(spoil, said, made) -> None:
+    folder = api.score(api.run([TASK], ["bm25@5"], out="run", data=made.data, limit=4))
+    spoil(folder)
+    with pytest.raises(HarnessError) as error:
+        pack(folder, made.place / "good.submission.json", Path("x.zip"))
+    assert said in str(error.value)
+    assert not Path("x.zip").exists()
+
+
+def _in_json(path: Path, key: str, value: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+
+
+# --- asked again ----------------------------------------------------------------------
+
+
+def from_gold(made: SimpleNamespace, place: Path) -> Path:
+    """A bundle whose rows were made from gold: right arithmetic, whole coverage, sound keys."""
+    files = files_of(made.good)
+    about = json.loads(files["manifest.json"])
+    gold = read_gold(made.data / entry_of(about)["data"])
+    name = rows_name(files)
+    rows = []
+    for text in files[name].splitlines():
+        old = json.loads(text)
+        best = sorted(dict(old["hits"]), key=lambda d: -gold[old["id"]].relevance.get(d, 0))
+        pool = [d for d, grade in gold[old["id"]].relevance.items() if grade > 0]
+        ranked = list(dict.fromkeys([*pool, *best]))[:5]
+        rows.append(row_line(Row(old["id"], tuple(Hit(d, 9.0 - n) for n, d in enumerate(ranked)))))
+    files[name] = b"".join(rows)
+    rescored(files, about, made.data, place)
+    out = place / "gold.zip"
+    out.write_bytes(archive(files))
+    return out
+
+
+def test_rows_made_from_gold_pass_all_arithmetic_and_are_found_when_asked_again(
+    made, tmp_path: Path
+) -> None:
+    bundle = from_gold(made, tmp_path)
+    assert verify(bundle, made.data).badge == "arithmetic verified"
+    report = verify(bundle, made.data, again=50)
+    assert {finding.rule for finding in report.findings} == {"rerun"}
+    assert report.badge == "self-reported"
+    assert main(["verify", str(bundle), "--rerun", "50", "--data", str(made.data)]) == 1
+
+
+def test_an_honest_run_asked_again_agrees(made) -> None:
+    report = verify(made.good, made.data, again=6)
+    assert not report.findings
+    assert report.badge == "re-run (12, 100%)"
+    assert [each.questions for each in report.reruns] == [6, 6]
+    assert report.seed is not None
+
+
+def test_the_verifier_draws_the_questions_and_their_seed(made, monkeypatch) -> None:
+    drawn: list[set[str]] = []
+    from harness.verify import checks
+
+    real = checks.rerun
+    monkeypatch.setattr(
+        checks,
+        "rerun",
+        lambda *a: drawn.append(set(a[3])) or real(*a),  # type: ignore[func-returns-value]
+    )
+    for seed in (1, 1, 2):
+        verify(made.good, made.data, again=5, seed=seed)
+    assert drawn[0] == drawn[2] != drawn[4]
+    assert len({verify(made.good, made.data, again=1).seed for _ in range(3)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("results from outside", "takes its results from a file")],
+)
+def test_what_cannot_be_asked_again_is_a_finding_not_a_pass(name, said, made, tmp_path) -> None:
+    bundle = GOOD[name](tmp_path, tmp_path / "own")
+    report = verify(bundle, tmp_path / "own", again=5)
+    assert {finding.rule for finding in report.findings} == {"rerun"}
+    assert said in str(report.findings[0])
+
+
+@pytest.mark.parametrize(
+    ("system", "said"),
+    [
+        ("reader:endpoint=http://example.org/v1", "asks an endpoint"),
+        ("reader:model=/etc", "leads to /etc"),
+        ("reader:model=a/../../b", "leads to a/../../b"),
+        ("unheard-of", "no system 'unheard-of'"),
+    ],
+)
+def test_asking_again_opens_nothing_that_a_bundle_points_at(system, said, made) -> None:
+    from harness.verify import rerun as module
+
+    with pytest.raises(HarnessError) as error:
+        module._refuse(parse_pipeline(f"bm25+{system}"))
+    assert said in str(error.value)
+
+
+def test_a_checkpoint_that_is_not_the_one_of_the_bundle_is_not_run(made) -> None:
+    def change(about: dict[str, Any]) -> None:
+        stage_of(about)["parts"]["files"] = ["0" * 16]
+
+    report = verify(forged(made.good, manifest(change, keys=True)), made.data, again=3)
+    assert "other files here" in str(report.findings)
+
+
+def test_code_that_is_not_the_one_of_the_bundle_is_told(made) -> None:
+    def change(about: dict[str, Any]) -> None:
+        for fact in about["facts"].values():
+            if isinstance(fact, dict) and "systems.bm25" in fact:
+                fact["systems.bm25"] = "0" * 16
+
+    report = verify(forged(made.good, manifest(change, keys=True)), made.data, again=3)
+    assert not report.findings
+    assert "other code than its rows" in " ".join(report.notices)
+
+
+def test_rows_agree_but_for_ties_of_the_scores_computed_here() -> None:
+    def ranked(*hits: tuple[str, float]) -> Row:
+        return Row("q", tuple(Hit(*each) for each in hits))
+
+    here = ranked(("a", 2.0), ("b", 1.00001), ("c", 1.0))
+    assert agrees(ranked(("a", 5.0), ("b", 4.0), ("c", 3.0)), here)
+    assert agrees(ranked(("a", 2.0), ("c", 1.0), ("b", 1.0)), here)
+    assert not agrees(ranked(("b", 1.0), ("a", 1.0), ("c", 1.0)), here)
+    assert not agrees(ranked(("a", 2.0), ("b", 1.0)), here)
+    assert not agrees(ranked(("a", 2.0), ("b", 1.0), ("d", 1.0)), here)
+    assert not agrees(Row("q", error="bm25: failed"), here)
+    assert agrees(Row("q", error="x"), Row("q", error="y"))
+
+
+def test_the_interval_of_a_share_is_the_exact_one() -> None:
+    assert exact_interval(10, 10) == pytest.approx((0.025 ** (1 / 10), 1.0))
+    assert exact_interval(0, 10) == pytest.approx((0.0, 1 - 0.025 ** (1 / 10)))
+    low, high = exact_interval(45, 50)
+    assert (round(low, 4), round(high, 4)) == (0.7819, 0.9667)
+
+
+# --- what is shown --------------------------------------------------------------------
+
+
+def test_on_the_command_line(made, capsys) -> None:
+    data = ["--data", str(made.data)]
+    assert main(["verify", str(made.good), *data]) == 0
+    out = capsys.readouterr().out
+    assert "arithmetic verified" in out.splitlines()[-1]
+    assert "Not proven: that the system made the rows" in out
+    bad = str(forged(made.good, submission(contact="")))
+    assert main(["verify", bad, *data, "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["badge"] == "self-reported"
+    assert told["findings"][0].keys() == {"rule", "where", "sentence"}
+    assert main(["verify", "nowhere.zip", *data]) == 2
+    assert "nowhere.zip does not exist" in capsys.readouterr().err
+    assert main(["verify", str(made.place), *data]) == 2
+    assert "is a folder" in capsys.readouterr().err
+
+
+def test_a_run_is_packed_on_the_command_line(made, capsys) -> None:
+    run = str(made.place / "good")
+    assert main(["submit", run, "--template", "-o", "s.json"]) == 0
+    blank = json.loads(Path("s.json").read_text())
+    assert blank["system"] == "" and blank["hardware"]
+    capsys.readouterr()
+    assert main(["submit", run, "--bundle", "--submission", "s.json", "-o", "x.zip"]) == 2
+    err = capsys.readouterr().err.strip().splitlines()
+    assert len(err) == 5 and all("--template" in sentence for sentence in err)
+    Path("s.json").write_text(json.dumps(SUBMISSION))
+    assert main(["submit", run, "--bundle", "--submission", "s.json", "-o", "x.zip"]) == 0
+    assert Path("x.zip").read_bytes() == made.good.read_bytes()
+    capsys.readouterr()
+    assert main(["submit", run, "--bundle", "--submission", "s.json", "-o", "x.zip"]) == 2
+    assert "x.zip exists" in capsys.readouterr().err
+    assert main(["submit", run, "--bundle", "-o", "y.zip"]) == 2
+    assert "needs --submission" in capsys.readouterr().err
+    assert main(["submit", run, "--bundle", "--format", "trec", "-o", "y.zip"]) == 2
+
+
+def test_many_findings_of_one_kind_are_counted() -> None:
+    found = Findings()
+    for number in range(10):
+        found.add("row", f"a/rows.jsonl:{number}", "it is wrong.")
+    found.add("row", "b/rows.jsonl:1", "it is\x1b[31m wrong.")
+    told = list(found)
+    assert len(told) == SHOWN + 2
+    assert told[-1].sentence == f"and {10 - SHOWN} more like these."
+    assert "\x1b" not in told[-2].sentence
+
+
+def test_it_verifies_without_torch(made) -> None:
+    code = (
+        "import sys; from harness.cli import main;"
+        f"code = main(['verify', {str(made.good)!r}, '--data', {str(made.data)!r}]);"
+        "heavy = {'torch', 'transformers', 'datasets'} & set(sys.modules);"
+        "sys.exit(str(heavy) if heavy else code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ}
+    )
+    assert done.returncode == 0, done.stderr
+
+
+# --- the parsers alone ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["[1, 2.5, -3]", '{"a": {"b": null}}', '"\\ud83d\\ude00"', "true"])
+def test_strict_json_is_json(text: str) -> None:
+    assert strict.loads(text.encode()) == json.loads(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["NaN", "-Infinity", "1e400", "9223372036854775808", "-" + "9" * 25, '{"a":1,"a":1}',
+     '"\\udc00"', "[" * 65 + "]" * 65, "", "\ufeff1", "{'a': 1}", "1 2"],
+)  # fmt: skip
+def test_strict_json_refuses_what_has_two_readings(text: str) -> None:
+    with pytest.raises(strict.Unreadable):
+        strict.loads(text.encode())
+
+
+def test_a_line_without_end_is_refused_before_it_is_read_whole(monkeypatch) -> None:
+    monkeypatch.setattr(strict, "LONGEST", 100)
+    Path("long").write_bytes(b"x" * 1000 + b"\n")
+    with pytest.raises(strict.Unreadable, match="longer"):
+        list(strict.lines(Path("long")))
+
+
+@pytest.mark.parametrize(
+    ("system", "answers", "setting", "most"),
+    [
+        ("bm25@5", False, "pool", 5),
+        ("bm25@5+random@3", False, "corpus", 3),
+        ("bm25", False, "corpus", 100),
+        ("bm25", False, "pool", None),
+        ("bm25@7+reader@2", True, "pool", 7),
+        ("bm25+reader@2", True, "corpus", 100),
+        ("reader@0", True, "pool", None),
+        ("unheard-of", False, "corpus", None),
+        ("unheard-of@4", False, "corpus", 4),
+        ("trec:file=x", False, "corpus", None),
+    ],
+)
+def test_how_many_documents_a_row_may_rank(system, answers, setting, most) -> None:
+    entry = {"answers": answers, "setting": setting}
+    assert row_rules.most_hits(parse_pipeline(system), entry) == most
