@@ -12,6 +12,7 @@ import sys
 import zlib
 from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -37,7 +38,7 @@ from forging import (
 
 from harness import api, registry
 from harness.cli import main
-from harness.data import HarnessError, Hit, Row
+from harness.data import Gold, HarnessError, Hit, Row
 from harness.prepare import prepare, read_gold
 from harness.report.bundle import archive, pack
 from harness.run.store import row_line
@@ -151,6 +152,13 @@ def a_document(files: Files) -> str:
 
 def pointed(sentence: int | None, span: list[int] | None) -> Change:
     return lambda files: evidence(a_document(files), sentence, span)(files)
+
+
+def of_another_print(about: dict[str, Any]) -> None:
+    """Everything says that other data was run."""
+    text, old = json.dumps(about), entry_of(about)["fingerprint"]
+    about |= json.loads(text.replace(old, "0" * 16))
+    rehash(about)
 
 
 def timing(**fields: object) -> bytes:
@@ -309,17 +317,13 @@ FORGED: dict[str, tuple[str, Change]] = {
     ),
     "another fingerprint": (
         "fingerprint",
-        lambda files: files.update(
-            {
-                "manifest.json": files["manifest.json"].replace(
-                    entry_of(json.loads(files["manifest.json"]))["fingerprint"].encode(),
-                    b"0" * 16,
-                )
-            }
-        ),
+        lambda files: edit(files, "manifest.json", of_another_print),
     ),
     "data that is not prepared": ("data", manifest(in_entry(task="hotpotqa", split="validation"))),
-    "data that lies where the bundle says": ("data", manifest(in_entry(task="jsonl:folder"))),
+    "data that lies where the bundle says": (
+        "data",
+        manifest(in_entry(task="jsonl:folder", setting="corpus")),
+    ),
     # submission.json
     "no contact": ("submission", submission(contact=" ")),
     "training data not told": ("submission", submission(training_data=None)),
@@ -386,7 +390,7 @@ FORGED: dict[str, tuple[str, Change]] = {
         "scores",
         score_line(lambda told: told["metrics"].update({"AP": told["metrics"]["AP"] + 2e-9})),
     ),
-    "a score that is a text": ("scores", score_line(first_metric("1"))),
+    "a claimed score that is a text": ("scores", score_line(first_metric("1"))),
     "a score that is true": ("scores", score_line(first_metric(True))),
     "a metric less": ("scores", score_line(lambda told: told["metrics"].popitem())),
     "a metric more": ("scores", score_line(lambda told: told["metrics"].update(Luck=1.0))),
@@ -481,22 +485,23 @@ def test_forged_answers_are_refused_by_the_rule_that_they_break(name: str, made)
 # --- gold in what a system was told ---------------------------------------------------
 
 
-def golds(made: SimpleNamespace) -> list[Any]:
-    about = json.loads(files_of(made.good)["manifest.json"])
-    return list(read_gold(made.data / entry_of(about)["data"]).values())
+def asked_golds(made: SimpleNamespace) -> list[Gold]:
+    """Gold of the questions that the good bundle answers."""
+    files = files_of(made.good)
+    every = read_gold(made.data / entry_of(json.loads(files["manifest.json"]))["data"])
+    asked = [json.loads(text)["id"] for text in files[rows_name(files)].splitlines()]
+    return [every[query_id] for query_id in sorted(asked)]
 
 
 def answers_of(made: SimpleNamespace, count: int) -> list[str]:
-    asked = {
-        json.loads(text)["id"]
-        for text in files_of(made.good)[rows_name(files_of(made.good))].splitlines()
-    }
-    about = json.loads(files_of(made.good)["manifest.json"])
-    found = read_gold(made.data / entry_of(about)["data"])
-    texts = dict.fromkeys(
-        found[i].answers[0] for i in sorted(asked) if len(found[i].answers[0]) > 4
-    )
-    return list(texts)[:count]
+    """Different accepted answers that are words of some length."""
+    texts = dict.fromkeys(gold.answers[0] for gold in asked_golds(made))
+    return [text for text in texts if len(text) > 4][:count]
+
+
+def relevant(made: SimpleNamespace) -> str:
+    grades = asked_golds(made)[0].relevance
+    return max(grades, key=lambda doc_id: grades[doc_id])
 
 
 def typed(words: list[str]) -> Change:
@@ -510,7 +515,7 @@ def typed(words: list[str]) -> Change:
         lambda made: typed(["run", "--from", "somewhere/gold.jsonl"]),
         lambda made: typed(["run", "--qrels", "test.tsv"]),
         lambda made: typed(["x" * 6000]),
-        lambda made: typed([max(golds(made)[0].relevance, key=golds(made)[0].relevance.get)]),
+        lambda made: typed([relevant(made)]),
         lambda made: submission(description=", ".join(answers_of(made, 14))),
         lambda made: manifest(
             lambda about: about["sessions"][0]["command"].update(
@@ -788,7 +793,7 @@ def test_wrong_types_anywhere_in_json_never_end_in_a_traceback(made) -> None:
                 holder, key = rng.choice(places_of(value))
                 holder[key] = rng.choice(values)
 
-            bundle = forged(made.good, lambda files: edit(files, name, change))
+            bundle = forged(made.good, partial(edit, name=name, change=change))
             verify(bundle, made.data)
 
 
@@ -804,7 +809,7 @@ def outside(place: Path, data: Path) -> list[str]:
     pools = {r["id"]: r["pool"] for r in map(json.loads, (folder / "queries.jsonl").open())}
     run = "".join(f"{n} Q0 {pools[native[n]][0]} 1 1.0 t\n" for n in ids)
     (place / "their.run").write_text(run)
-    (place / "their.json").write_text(json.dumps({n: "by the gate" for n in ids}))
+    (place / "their.json").write_text(json.dumps(dict.fromkeys(ids, "by the gate")))
     return [f"trec:file={place}/their.run", f"bm25@5+predictions:file={place}/their.json"]
 
 
@@ -1003,21 +1008,31 @@ def test_asking_again_opens_nothing_that_a_bundle_points_at(system, said, made) 
     assert said in str(error.value)
 
 
-def test_a_checkpoint_that_is_not_the_one_of_the_bundle_is_not_run(made) -> None:
+def with_scores(made: SimpleNamespace, change: Callable[[Any], object], place: Path) -> Path:
+    """A changed manifest with fitting keys, and scores that belong to it."""
+
+    def changed(files: Files) -> None:
+        manifest(change, keys=True)(files)
+        rescored(files, json.loads(files["manifest.json"]), made.data, place)
+
+    return forged(made.good, changed)
+
+
+def test_a_checkpoint_that_is_not_the_one_of_the_bundle_is_not_run(made, tmp_path) -> None:
     def change(about: dict[str, Any]) -> None:
         stage_of(about)["parts"]["files"] = ["0" * 16]
 
-    report = verify(forged(made.good, manifest(change, keys=True)), made.data, again=3)
+    report = verify(with_scores(made, change, tmp_path), made.data, again=3)
     assert "other files here" in str(report.findings)
 
 
-def test_code_that_is_not_the_one_of_the_bundle_is_told(made) -> None:
+def test_code_that_is_not_the_one_of_the_bundle_is_told(made, tmp_path) -> None:
     def change(about: dict[str, Any]) -> None:
         for fact in about["facts"].values():
             if isinstance(fact, dict) and "systems.bm25" in fact:
                 fact["systems.bm25"] = "0" * 16
 
-    report = verify(forged(made.good, manifest(change, keys=True)), made.data, again=3)
+    report = verify(with_scores(made, change, tmp_path), made.data, again=3)
     assert not report.findings
     assert "other code than its rows" in " ".join(report.notices)
 

@@ -112,8 +112,7 @@ def _table(table: Ranked) -> Markup:
     for name, cells in table.bounds.items():
         numbers = [tag("td", _value(cells.get(metric))) for metric in table.metrics]
         rows.append(tag("tr", tag("th", name, scope="row"), tag("td", ""), *numbers, tag("td", "")))
-    caption = f"ranked by {table.metric}; data {table.sample.fingerprint}"
-    return tag("section", tag("h2", table.title), _grid(caption, heads, rows))
+    return tag("section", tag("h2", table.title), _grid(table.note, heads, rows))
 
 
 def _row(line: Line, table: Ranked) -> Markup:
@@ -192,8 +191,11 @@ def markdown(board: Board) -> str:
             )
             for line in table.lines
         ]
-        note = f"Ranked by {table.metric}; data {table.sample.fingerprint}."
-        parts.append(written(Sheet(_plain(table.title), heads, tuple(rows), (note,)), "markdown"))
+        parts.append(
+            written(
+                Sheet(_plain(table.title), heads, tuple(rows), (_plain(table.note),)), "markdown"
+            )
+        )
     if board.timed:
         lines = (
             f"{t.report.submission['system']}: {t.latency.system}: p50 {_ms(t.latency.p50_ms)} ms"

@@ -68,6 +68,13 @@ class Ranked:
     lines: tuple[Line, ...]
     bounds: Mapping[str, Mapping[str, Record]]
 
+    @property
+    def note(self) -> str:
+        """What ranks it, and on what data."""
+        ranks = any(line.rank for line in self.lines)
+        by = f"Ranked by {self.metric}" if ranks else f"Not ranked: nobody has {self.metric}"
+        return f"{by}; data {self.sample.fingerprint}."
+
 
 @dataclass(frozen=True)
 class Timed:
@@ -126,6 +133,11 @@ def leaderboard(
                 run = Path(place) / "run"
                 _pile(report, run, metric, piles)
                 timed += [Timed(report, each) for each in latencies(run)]
+    if metric is not None and piles and not any(pile.values for pile in piles.values()):
+        known = dict.fromkeys(
+            m for p in piles.values() for _, table in p.tables for m in table.shown()
+        )
+        raise HarnessError(f"no table has {metric!r}.", f"They have {', '.join(known)}.")
     return Board(
         tuple(_ranked(sample, pile, metric) for sample, pile in _ordered(piles)),
         tuple(each for each in reports if not each.findings),

@@ -21,7 +21,7 @@ from unicodedata import category
 
 from harness import registry
 from harness.contract import Task
-from harness.data import DATA, Gold, HarnessError, Row
+from harness.data import DATA, Gold, HarnessError
 from harness.files import reading
 from harness.prepare import (
     checked_split,
@@ -34,6 +34,7 @@ from harness.prepare import (
 from harness.provenance import altered, missing, parts_of
 from harness.report.bundle import ALWAYS, FORMAT, LATENCY, wrong_fields
 from harness.run.progress import Progress, silent
+from harness.run.store import read_rows
 from harness.score.results import Sample
 from harness.spelling import Pipeline, Spelled, parse_pipeline, parse_spelled
 from harness.verify import challenge, claims, gold, rows
@@ -78,7 +79,6 @@ class Case:
     about: dict[str, Any] = field(default_factory=dict)
     submission: dict[str, Any] = field(default_factory=dict)
     jobs: list[Job] = field(default_factory=list)
-    rows: dict[str, dict[str, Row]] = field(default_factory=dict)
 
     @property
     def run(self) -> Path:
@@ -333,7 +333,7 @@ def _rows_read(case: Case) -> None:
             rows.most_hits(job.pipeline, entry),
         )
         name = entry["rows"]
-        case.rows[name] = rows.read(case.files[name].path, name, against, case.found)
+        rows.check(case.files[name].path, name, against, case.found)
     gold.check(case.about, case.submission, golds.values(), case.found)
 
 
@@ -369,8 +369,9 @@ def _again(case: Case, again: int, seed: int, progress: Progress) -> tuple[Rerun
     for number, job in enumerate(case.jobs):
         entry = job.entry
         parts = [parts_of(case.about, key) for key in entry["stages"]]
-        ids = sample(case.rows[entry["rows"]], again, seed)
-        claimed = {query_id: case.rows[entry["rows"]][query_id] for query_id in ids}
+        rows_file = case.run / f"{number}" / "rows.jsonl"
+        ids = set(sample((row.id for row in read_rows(rows_file)), again, seed))
+        claimed = {row.id: row for row in read_rows(rows_file) if row.id in ids}
         place = case.place / "again" / f"{number}"
         try:
             one = rerun(entry, job.pipeline, parts, claimed, place, case.data, progress)

@@ -59,29 +59,45 @@ def most_hits(pipeline: Pipeline, entry: Mapping[str, Any]) -> int | None:
     return min(depths, default=None)
 
 
-def read(path: Path, name: str, asked: Asked, found: Findings) -> dict[str, Row]:
-    """The rows of a file by question, as far as they can be read; what is wrong is noted."""
-    rows: dict[str, Row] = {}
+@dataclass
+class Seen:
+    """What a file's rows have in common; the rows themselves may be too many to keep."""
+
+    ids: set[str] = field(default_factory=set)
+    hits: bool = False
+    answers: bool = False
+    errors: int = 0
+
+    def add(self, row: Row) -> None:
+        """Note one."""
+        self.ids.add(row.id)
+        self.hits = self.hits or bool(row.hits)
+        self.answers = self.answers or row.answer is not None
+        self.errors += bool(row.error)
+
+
+def check(path: Path, name: str, asked: Asked, found: Findings) -> None:
+    """Note what is wrong with the rows of a file; one is in memory at a time."""
+    seen = Seen()
     try:
         for number, line in lines(path):
             where = f"{name}:{number}"
             row = _row(line, where, found)
             if row is None:
                 continue
-            if row.id in rows:
+            if row.id in seen.ids:
                 found.add("coverage", where, f"the question {row.id} has a row already.")
             elif row.id not in asked.queries:
                 found.add("coverage", where, f"the question {row.id} was not asked.")
             else:
-                rows[row.id] = row
+                seen.add(row)
                 _check(row, where, asked, found)
     except Unreadable as error:
         found.add("json", name, f"{error}.")
-    lacking = [query_id for query_id in asked.queries if query_id not in rows]
+    lacking = [query_id for query_id in asked.queries if query_id not in seen.ids]
     if lacking:
         found.add("coverage", name, f"{len(lacking)} questions have no row, such as {lacking[0]}.")
-    _columns(rows, name, asked.entry, found)
-    return rows
+    _columns(seen, name, asked.entry, found)
 
 
 def _row(line: bytes, where: str, found: Findings) -> Row | None:
@@ -148,14 +164,13 @@ def _places(answer: Answer, where: str, corpus: Corpus, found: Findings) -> None
         found.add("evidence", where, wrong)
 
 
-def _columns(rows: Mapping[str, Row], name: str, entry: Mapping[str, Any], found: Findings) -> None:
+def _columns(seen: Seen, name: str, entry: Mapping[str, Any], found: Findings) -> None:
     """What the manifest says of rows in general: nothing that they give may be left unscored."""
-    if not entry["ranks"] and any(row.hits for row in rows.values()):
+    if not entry["ranks"] and seen.hits:
         found.add("manifest", name, "it has rankings, and the manifest says that it ranks nothing.")
-    if not entry["answers"] and any(row.answer is not None for row in rows.values()):
+    if not entry["answers"] and seen.answers:
         found.add("manifest", name, "it has answers, and the manifest says that it gives none.")
-    errors = sum(bool(row.error) for row in rows.values())
-    if entry["errors"] != errors:
-        found.add("manifest", name, f"{errors} rows are errors, not {entry['errors']}.")
-    if entry["questions"] != len(rows):
-        found.add("manifest", name, f"it has {len(rows)} rows, not {entry['questions']}.")
+    if entry["errors"] != seen.errors:
+        found.add("manifest", name, f"{seen.errors} rows are errors, not {entry['errors']}.")
+    if entry["questions"] != len(seen.ids):
+        found.add("manifest", name, f"it has {len(seen.ids)} rows, not {entry['questions']}.")

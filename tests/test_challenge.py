@@ -1,0 +1,162 @@
+"""A challenge: registered before the seed, run on the worlds of the seed, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from forging import SUBMISSION, edit, forged, packed
+
+from harness.cli import main
+from harness.data import HarnessError
+from harness.manifest import digest
+from harness.report.bundle import pack
+from harness.verify.challenge import register, run, world
+from harness.verify.checks import verify
+
+TASKS = ["mini-hotpotqa:documents=300,questions=12", "mini-musique:documents=300,questions=12"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    place = tmp_path_factory.mktemp("challenge")
+    told = place / "submission.json"
+    told.write_text(json.dumps(SUBMISSION))
+    registration = register(["random", "bm25@3"], TASKS, place / "registration.json")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        bundle = run(registration, "8f3a11", told, place / "good.zip", place / "data")
+    return SimpleNamespace(place=place, data=place / "data", good=bundle, told=told)
+
+
+def found(bundle: Path, made: SimpleNamespace) -> dict[str, str]:
+    return {each.rule: each.sentence for each in verify(bundle, made.data).findings}
+
+
+def test_a_registered_run_on_the_worlds_of_the_seed_is_accepted(made) -> None:
+    report = verify(made.good, made.data, again=3)
+    assert [str(each) for each in report.findings] == []
+    assert report.badge == "re-run (12, 100%)"
+
+
+def challenge(change: Callable[[dict[str, Any]], object], again: bool = True) -> Any:
+    """Change challenge.json; ``again``: and give the registration the digest that it now has."""
+
+    def changed(told: dict[str, Any]) -> None:
+        change(told)
+        if again and isinstance(told.get("registration"), dict):
+            told["registration"].pop("digest", None)
+            told["registration"]["digest"] = digest(told["registration"])
+
+    return lambda files: edit(files, "challenge.json", changed)
+
+
+def registered(told: dict[str, Any], system: str = "bm25@3") -> dict[str, Any]:
+    return told["registration"]["pipelines"][system][0]
+
+
+FORGED = {
+    "another seed": challenge(lambda told: told.update(seed="9")),
+    "no seed": challenge(lambda told: told.update(seed="")),
+    "a seed that is a number": challenge(lambda told: told.update(seed=9)),
+    "other code": challenge(lambda told: registered(told).update(sources="0" * 16)),
+    "other packages": challenge(lambda told: registered(told).update(versions="0" * 16)),
+    "another checkpoint": challenge(lambda told: registered(told).update(files=["0" * 16])),
+    "other options": challenge(lambda told: registered(told).update(stage="bm25@4")),
+    "a stage more": challenge(
+        lambda told: told["registration"]["pipelines"]["bm25@3"].append(registered(told))
+    ),
+    "a pipeline left out": challenge(
+        lambda told: told["registration"]["pipelines"].update({"bm25@9": [registered(told)]})
+    ),
+    "a pipeline more": challenge(lambda told: told["registration"]["pipelines"].pop("bm25@3")),
+    "a task left out": challenge(
+        lambda told: told["registration"]["tasks"].append("mini-triviaqa:documents=300")
+    ),
+    "a task more": challenge(lambda told: told["registration"]["tasks"].pop()),
+    "a real task": challenge(lambda told: told["registration"]["tasks"].append("hotpotqa")),
+    "no task of the harness": challenge(lambda told: told["registration"]["tasks"].append("<b>")),
+    "asked otherwise": challenge(lambda told: told["registration"]["asked"].update(seed=3)),
+    "another setting": challenge(
+        lambda told: told["registration"]["asked"].update(setting="corpus")
+    ),
+    "registered after it was run": challenge(
+        lambda told: told["registration"].update(time="2999-01-01T00:00:00+00:00")
+    ),
+    "a changed registration": challenge(lambda told: registered(told).update(files=["x"]), False),
+    "a registration of wrong types": challenge(
+        lambda told: told["registration"].update(pipelines=[1])
+    ),
+    "no registration": challenge(lambda told: told.pop("registration")),
+    "a list": lambda files: files.update({"challenge.json": b"[]"}),
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_what_is_not_the_registered_challenge_is_refused(name: str, made) -> None:
+    assert set(found(forged(made.good, FORGED[name]), made)) == {"challenge"}
+
+
+def test_part_of_the_questions_is_no_challenge(made) -> None:
+    """The registered pipelines on the right worlds, but on a sample of their own."""
+    told = json.loads((made.place / "registration.json").read_text())
+    worlds = [world("8f3a11", task) for task in told["tasks"]]
+    packed(made.place, made.data, worlds, ["random", "bm25@3"], name="part", limit=5)
+    note = Path("challenge.json")
+    note.write_text(json.dumps({"seed": "8f3a11", "registration": told}))
+    bundle = pack(made.place / "part", made.told, Path("part.zip"), note)
+    assert found(bundle, made) == {"challenge": "not all questions were asked."}
+
+
+def test_worlds_follow_from_seed_and_task_alone(made) -> None:
+    assert world("a", TASKS[0]) == world("a", TASKS[0])
+    worlds = {world(seed, task) for seed in ("a", "b") for task in TASKS}
+    assert len(worlds) == 4
+    reordered = "mini-hotpotqa:questions=12,documents=300"
+    assert world("a", TASKS[0]).rpartition("=")[2] == world("a", reordered).rpartition("=")[2]
+    other = register(["bm25@7"], TASKS, Path("other.json"))
+    tasks = json.loads(other.read_text())["tasks"]
+    mine = json.loads((made.place / "registration.json").read_text())["tasks"]
+    assert [world("s", task) for task in tasks] == [world("s", task) for task in mine]
+
+
+def test_a_registration_says_what_a_pipeline_is_made_of(made) -> None:
+    told = json.loads((made.place / "registration.json").read_text())
+    assert told["digest"] == digest({k: v for k, v in told.items() if k != "digest"})
+    reader = register(["bm25+reader@2"], TASKS[:1], Path("reader.json"))
+    stage = json.loads(reader.read_text())["pipelines"]["bm25+reader@2"][1]
+    assert stage["stage"] == "reader@2" and stage["files"]
+
+
+@pytest.mark.parametrize(
+    ("systems", "tasks", "said"),
+    [
+        (["bm25"], ["hotpotqa"], "is not generated"),
+        (["bm25"], ["mini-hotpotqa:seed=3"], "has a seed"),
+        (["trec:file=x.run"], TASKS, "takes results from a file"),
+        (["bm52"], TASKS, "no system 'bm52'"),
+    ],
+)
+def test_what_cannot_be_registered(systems, tasks, said) -> None:
+    with pytest.raises(HarnessError) as error:
+        register(systems, tasks, Path("x.json"))
+    assert said in str(error.value)
+    assert not Path("x.json").exists()
+
+
+def test_on_the_command_line(made, capsys) -> None:
+    told = str(made.told)
+    words = ["challenge", "register", "--system", "random", "bm25@3", "--task", *TASKS]
+    assert main([*words, "-o", "r.json"]) == 0
+    assert set(json.loads(Path("r.json").read_text())["pipelines"]) == {"random", "bm25@3"}
+    assert main([*words, "-o", "r.json"]) == 2
+    again = ["challenge", "run", "r.json", "--seed", "8f3a11", "--submission", told]
+    assert main([*again, "-o", "c.zip", "--data", str(made.data)]) == 0
+    assert main(["verify", "c.zip", "--data", str(made.data)]) == 0
+    Path("r.json").write_text(Path("r.json").read_text().replace("bm25@3", "bm25@4"))
+    assert main([*again, "-o", "d.zip", "--data", str(made.data)]) == 2
+    assert "not what it hashes to" in capsys.readouterr().err

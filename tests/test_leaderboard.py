@@ -1,0 +1,281 @@
+"""A folder of bundles as a table: who stands in it, in what order, and how it is shown."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from answering import Answering
+from forging import SUBMISSION, TASK, edit, forged, packed
+from test_verify import timed
+
+from harness import api, registry
+from harness.cli import main
+from harness.data import HarnessError
+from harness.report.board import Markup, render, tag
+from harness.report.leaderboard import Board, Ranked, leaderboard, not_zero_shot
+from harness.score.ranks import rank_intervals
+from harness.score.results import read_scores
+
+NASTY = "A & B \"c\" 'd' | `e` [f](javascript:x) *g* &lt;b&gt; a<3"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """Two bundles of the same questions, one that answers, one of another sample."""
+    place = tmp_path_factory.mktemp("board")
+    data = place / "data"
+    ranks = packed(place, data, systems=["random", "bm25@5"], name="ranks")
+    other = packed(place, data, systems=["bm25@5"], name="other", limit=9, seed=4)
+    with pytest.MonkeyPatch.context() as patch:
+        kinds: dict[Any, Any] = {kind: {} for kind in registry.PACKAGES}
+        patch.setattr(registry, "_registered", {**kinds, "systems": {"answering": Answering}})
+        answers = packed(
+            place,
+            data,
+            systems=["bm25@5+answering@3", "random+answering:solves=false@1"],
+            name="answers",
+            submission={**SUBMISSION, "system": NASTY, "training_data": []},
+        )
+    return SimpleNamespace(place=place, data=data, ranks=ranks, other=other, answers=answers)
+
+
+@pytest.fixture(autouse=True)
+def _answering(_own_folder) -> None:
+    registry.register("systems", "answering")(Answering)
+
+
+def board_of(made: SimpleNamespace, *bundles: Path, **options: Any) -> Board:
+    folder = Path("bundles")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for number, bundle in enumerate(bundles):
+        shutil.copy(bundle, folder / f"{number}-{bundle.name}")
+    return leaderboard(folder, made.data, **options)
+
+
+def table_of(board: Board, limit: int | None = None) -> Ranked:
+    (found,) = [each for each in board.tables if each.sample.limit == limit]
+    return found
+
+
+def test_a_table_is_one_sample_and_ranks_by_the_tasks_first_metric(made) -> None:
+    board = board_of(made, made.ranks, made.answers, made.other)
+    assert [each.sample.limit for each in board.tables] == [9, None]
+    table = table_of(board)
+    assert table.metric == "EM"
+    assert [(line.system, line.rank is not None) for line in table.lines] == [
+        ("bm25@5+answering@3", True),
+        ("random+answering:solves=false@1", True),
+        ("random", False),
+        ("bm25@5", False),
+    ]
+    assert board.refused == () and len(board.accepted) == 3
+
+
+def test_its_ranks_are_those_of_the_scores(made) -> None:
+    table = table_of(board_of(made, made.ranks, made.answers, metric="R@2"))
+    lines: dict[str, list[dict[str, Any]]] = {}
+    for run in ("ranks", "answers"):
+        (scores,) = read_scores(made.place / run)
+        lines |= {s: rows for s, rows in scores.lines.items() if not s.startswith("(")}
+    ids = sorted(row["id"] for row in lines["bm25@5"])
+    groups = {row["id"]: row["group"] for row in lines["bm25@5"]}
+    values = {
+        system: np.array([next(r["metrics"]["R@2"] for r in rows if r["id"] == i) for i in ids])
+        for system, rows in lines.items()
+    }
+    expected = rank_intervals(values, [groups[i] for i in ids])
+    assert {line.system: line.rank for line in table.lines} == expected
+    assert expected["bm25@5"] != expected["random"]
+    means = [line.cells["R@2"].value for line in table.lines]
+    assert means == sorted(means, reverse=True)
+
+
+def test_adding_a_bundle_is_dropping_a_file_and_the_order_is_none(made) -> None:
+    one = board_of(made, made.ranks, made.answers)
+    two = board_of(made, made.answers, made.ranks)
+    ranks = [{line.system: line.rank for line in table_of(b).lines} for b in (one, two)]
+    assert ranks[0] == ranks[1]
+    both = board_of(made, made.ranks, made.answers, made.ranks)
+    assert len(table_of(both).lines) == 6
+
+
+def test_bundles_with_findings_are_listed_and_not_ranked(made) -> None:
+    def better(files: dict[str, bytes]) -> None:
+        files["scores.jsonl"] = files["scores.jsonl"].replace(b'"AP": 0', b'"AP": 0.9', 1)
+
+    bad = forged(made.ranks, better, Path("bad.zip"))
+    board = board_of(made, made.answers, bad)
+    assert {line.report.bundle for line in table_of(board).lines} == {"0-answers.zip"}
+    assert [(each.bundle, each.badge) for each in board.refused] == [("1-bad.zip", "self-reported")]
+    page = render(board)
+    assert "1-bad.zip" in page and "scores: scores.jsonl" in page
+    assert "1-bad.zip" in render(board, "markdown").replace("\\", "")
+
+
+def test_marks_tell_badge_training_and_errors(made) -> None:
+    table = table_of(board_of(made, made.ranks, made.answers))
+    marks = {line.system: line.marks for line in table.lines}
+    assert marks["random"] == ["arithmetic verified", "not zero-shot"]
+    first, errors = marks["bm25@5+answering@3"]
+    assert first == "arithmetic verified" and errors.startswith("errors=")
+
+
+def test_rerun_is_told_in_the_badge_with_its_seed(made) -> None:
+    board = board_of(made, made.other, again=4, seed=17)
+    assert table_of(board, 9).lines[0].marks[0] == "re-run (4, 100%)"
+    assert "drawn by seed 17" in render(board)
+    assert "drawn by seed 17" in render(board, "markdown")
+    assert json.loads(render(board, "json"))["seed"] == 17
+
+
+@pytest.mark.parametrize(
+    ("named", "task", "marked"),
+    [
+        (["HotpotQA (train)"], "hotpotqa", True),
+        (["Hotpot QA"], "hotpotqa", True),
+        (["MS MARCO v1"], "msmarco-dev", True),
+        (["Natural Questions", "TriviaQA"], "triviaqa-long", True),
+        (["the mini world"], TASK, True),
+        (["mini-hotpotqa"], "hotpotqa", False),
+        (["HotpotQA"], TASK, False),
+        (["SQuAD"], "hotpotqa", False),
+        ([], "hotpotqa", False),
+    ],
+)
+def test_who_is_not_zero_shot(named, task, marked) -> None:
+    assert not_zero_shot(named, task) is marked
+
+
+# --- how it looks ---------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the text between them; every tag is closed in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def read(page: str) -> Page:
+    parser = Page()
+    parser.feed(page)
+    parser.close()
+    assert parser.open == []
+    return parser
+
+
+def test_the_page_is_whole_and_asks_nobody_for_anything(made) -> None:
+    parser = read(render(board_of(made, made.ranks, made.answers)))
+    names = {name for name, _ in parser.tags}
+    assert not names & {"script", "img", "link", "iframe", "object", "embed", "form", "a", "base"}
+    attributes = {key for _, attrs in parser.tags for key in attrs}
+    assert not any(key.startswith("on") or key in ("src", "href", "style") for key in attributes)
+    policy = next(a["content"] for n, a in parser.tags if "http-equiv" in a)
+    assert policy is not None and policy.startswith("default-src 'none'")
+    assert "url(" not in render(board_of(made, made.ranks))
+    assert ("html", {"lang": "en"}) in parser.tags
+
+
+def test_what_comes_from_a_bundle_is_text_in_every_form(made) -> None:
+    board = board_of(made, made.answers)
+    page = render(board)
+    assert NASTY in "".join(read(page).text)
+    assert NASTY not in page
+    assert json.loads(render(board, "json"))["tables"][0]["lines"][0]["name"] == NASTY
+    shown = render(board, "markdown")
+    assert "](javascript" not in shown and " | `e`" not in shown and "*g*" not in shown
+
+
+def test_tables_can_be_read_by_ear_and_on_a_phone(made) -> None:
+    parser = read(render(board_of(made, made.ranks)))
+    scopes = [attrs.get("scope") for name, attrs in parser.tags if name == "th"]
+    assert set(scopes) == {"col", "row"}
+    assert [name for name, _ in parser.tags].count("caption") == 1
+    regions = [attrs for name, attrs in parser.tags if attrs.get("class") == "wide"]
+    assert all(each["tabindex"] == "0" and each["aria-label"] for each in regions)
+    viewport = [attrs for _, attrs in parser.tags if attrs.get("name") == "viewport"]
+    assert viewport[0]["content"] == "width=device-width,initial-scale=1"
+
+
+def test_time_is_told_apart_as_self_reported_and_ranks_nothing(made) -> None:
+    bundle = forged(made.ranks, timed(), Path("timed.zip"))
+    with_time, without = board_of(made, bundle), board_of(made, made.ranks)
+    assert len(with_time.timed) == 1
+    for style in ("html", "markdown"):
+        assert "Self-reported by submitters" in render(with_time, style)
+        assert "Self-reported by submitters" not in render(without, style)
+    ranks = [[line.rank for line in table_of(each).lines] for each in (with_time, without)]
+    assert ranks[0] == ranks[1]
+
+
+def test_tags_escape_what_they_did_not_make() -> None:
+    assert tag("p", "<b>", tag("i", "&"), title='"x"') == (
+        '<p title="&quot;x&quot;">&lt;b&gt;<i>&amp;</i></p>'
+    )
+    assert isinstance(tag("p"), Markup)
+
+
+def test_on_the_command_line(made, capsys) -> None:
+    board_of(made, made.ranks)
+    Path("bundles/broken.zip").write_bytes(b"PK")
+    data = ["--data", str(made.data)]
+    for style, start in (("html", "<!doctype html>"), ("markdown", "# Leaderboard"), ("json", "{")):
+        assert main(["leaderboard", "bundles", "-o", "board", "--format", style, *data]) == 0
+        assert Path("board").read_text().startswith(start)
+    assert "broken.zip: not ranked, 1 findings" in capsys.readouterr().err
+    assert main(["leaderboard", "bundles", "-o", "board", "--format", "pdf", *data]) == 2
+    assert "no format 'pdf'" in capsys.readouterr().err
+    Path("empty").mkdir()
+    assert main(["leaderboard", "empty", "-o", "board", *data]) == 2
+    assert "has no bundles" in capsys.readouterr().err
+
+
+def test_a_metric_that_no_table_has_is_a_mistake(made) -> None:
+    with pytest.raises(HarnessError, match="no table has"):
+        board_of(made, made.ranks, metric="Luck@1")
+
+
+def test_a_table_that_nobody_can_be_ranked_in_says_so(made) -> None:
+    board = board_of(made, made.other)
+    assert table_of(board, 9).lines[0].rank is None
+    assert "Not ranked: nobody has EM" in render(board)
+
+
+def test_what_is_verified_is_what_is_shown(made) -> None:
+    """The values in the table are computed, not taken from the bundle."""
+    table = table_of(board_of(made, made.ranks))
+    records = {(r.system, r.metric): r.value for r in api.records(made.place / "ranks")}
+    for line in table.lines:
+        for metric, cell in line.cells.items():
+            assert cell.value == pytest.approx(records[line.system, metric], abs=1e-12)
+
+
+def test_a_submission_may_be_edited_and_is_shown_as_it_is(made) -> None:
+    bundle = forged(
+        made.ranks,
+        lambda files: edit(files, "submission.json", lambda told: told.update(system="Other")),
+        Path("other-name.zip"),
+    )
+    assert {line.name for line in table_of(board_of(made, bundle)).lines} == {"Other"}
