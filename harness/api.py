@@ -15,8 +15,10 @@ from harness.contract import Task, one_at_a_time
 from harness.data import DATA, HarnessError
 from harness.prepare import prepare
 from harness.registry import register
+from harness.report.bundle import pack
 from harness.report.latency import Latency
 from harness.report.latency import records as latencies
+from harness.report.leaderboard import leaderboard
 from harness.report.submission import Submission
 from harness.report.submission import submit as _submit
 from harness.report.tables import Record, records, report, tables
@@ -28,6 +30,7 @@ from harness.run.progress import Progress, silent
 from harness.score.checks import Report
 from harness.score.scoring import score
 from harness.score.submitted import score_against
+from harness.verify.checks import verify
 
 __all__ = [
     "HarnessError",
@@ -39,8 +42,10 @@ __all__ = [
     "Task",
     "latencies",
     "latency",
+    "leaderboard",
     "make_plan",
     "one_at_a_time",
+    "pack",
     "prepare",
     "records",
     "register",
@@ -51,6 +56,7 @@ __all__ = [
     "score_file",
     "submit",
     "tables",
+    "verify",
 ]
 
 

@@ -302,7 +302,7 @@ FORGED: dict[str, tuple[str, Change]] = {
     "no question asked": ("manifest", manifest(in_entry(limit=0))),
     "a batch of nothing": ("manifest", manifest(in_entry(batch_size=0))),
     "a world without end": (
-        "manifest",
+        "size",
         manifest(in_entry(task="mini-hotpotqa:documents=999999999")),
     ),
     "mini called real": ("manifest", manifest(in_entry(generated=False))),
@@ -425,6 +425,12 @@ FORGED: dict[str, tuple[str, Change]] = {
     # latency
     "a latency of nothing": ("latency", lambda files: files.update({"latency.jsonl": b"{}\n"})),
     "a latency of another pipeline": ("latency", timed(system="random@1")),
+    "times that make no table": ("latency", timed(measured=measured(counts={}))),
+    "times of other lengths": (
+        "latency",
+        timed(measured=measured(counts={"prompt_tokens": [1], "new_tokens": [1, 2]})),
+    ),
+    "NaN for a time": ("latency", timed(measured=measured(whole=[float("nan")]))),
     "time that runs backwards": ("latency", timed(measured=measured(whole=[-1.0, 1.0]))),
     # challenge
     "a challenge of nothing": ("challenge", lambda f: f.update({"challenge.json": b"{}"})),
@@ -696,6 +702,16 @@ def test_a_strange_archive_is_refused(name: str, made) -> None:
     assert rule in refusal(write(made), made)
 
 
+def test_an_archive_of_many_bytes_is_not_even_opened(made, monkeypatch) -> None:
+    monkeypatch.setattr(reader, "MOST_BYTES", 1000)
+    assert rules_of(made.good, made) == {"size"}
+
+
+def test_all_files_together_have_a_limit(made, monkeypatch) -> None:
+    monkeypatch.setattr(reader, "MOST_UNPACKED", 10_000)
+    assert rules_of(made.good, made) == {"size"}
+
+
 def test_a_file_that_is_not_the_listed_one_is_found(made) -> None:
     files = files_of(made.good)
     listed = archive(files)
@@ -865,6 +881,15 @@ def test_latency_and_further_metrics_are_accepted(made) -> None:
     finally:
         latency.unlink()
         api.score(folder)
+
+
+def test_a_bundle_cannot_make_us_generate_any_number_of_worlds(made, monkeypatch) -> None:
+    from harness.verify import checks
+
+    monkeypatch.setattr(checks, "WORLDS", 1)
+    assert not verify(made.good, made.data).findings
+    monkeypatch.setattr(checks, "WORLDS", 0)
+    assert rules_of(made.good, made) == {"size"}
 
 
 def test_what_is_true_but_worth_knowing_is_a_notice(made, tmp_path: Path) -> None:

@@ -46,6 +46,8 @@ from harness.verify.strict import Unreadable, loads
 
 LARGEST = {"documents": 200_000, "questions": 20_000}
 """Of a generated task that a bundle makes us generate."""
+WORLDS = 40
+"""Generated tasks of a bundle."""
 FORMULA = tuple("=+-@\t\r")
 TAG = re.compile(r"<[a-zA-Z/!?]")
 HIDDEN = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
@@ -214,7 +216,7 @@ def _resolved(case: Case) -> None:
         seen.add(known)
         if entry["rows"] not in case.files:
             case.found.add("coverage", entry["rows"], "the rows of a pipeline are missing.")
-        if folder := _own_data(case, where, spelled, task, entry):
+        elif folder := _own_data(case, where, spelled, task, entry):
             case.jobs.append(Job(entry, task, pipeline, folder))
             _note(case, entry, pipeline)
 
@@ -225,10 +227,6 @@ def _understood(entry: Mapping[str, Any]) -> tuple[Spelled, Pipeline, Task]:
     for text, value in ((entry["task"], spelled), (entry["system"], pipeline)):
         if text != str(value):
             raise HarnessError(f"a run spells {text[:80]!r} otherwise.", f"As {value!s:.80}.")
-    for option, most in LARGEST.items():
-        size = dict(spelled.options).get(option, "0")
-        if len(size) > 9 or (size.isdecimal() and int(size) > most):
-            raise HarnessError(f"{option}={size:.20} is more than {most}.", "Ask a smaller world.")
     task = registry.task(spelled)
     checked_split(task, entry["split"])
     if entry["setting"] not in task.settings:
@@ -275,6 +273,15 @@ def _own_data(
     Only generated tasks are prepared here: what another one would read may be up to the bundle.
     """
     split = entry["split"]
+    for option, most in LARGEST.items():
+        size = dict(spelled.options).get(option, "0")
+        if task.generated and (len(size) > 9 or (size.isdecimal() and int(size) > most)):
+            case.found.add("size", where, f"{option}={size:.20} is more than {most}.")
+            return None
+    worlds = {job.entry["task"] for job in case.jobs if job.task.generated}
+    if task.generated and len(worlds | {entry["task"]}) > WORLDS:
+        case.found.add("size", where, f"it needs more than {WORLDS} generated worlds.")
+        return None
     try:
         if not task.generated and not (case.data / slug(spelled) / f"{split}.json").exists():
             raise HarnessError(

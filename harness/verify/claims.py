@@ -11,6 +11,7 @@ from typing import Any
 
 from harness import registry
 from harness.data import HarnessError
+from harness.report.latency import records
 from harness.run.timings import NAME, read_timings
 from harness.score.results import Sample, read_manifest, read_scores
 from harness.score.scoring import score
@@ -119,14 +120,16 @@ def _differs(line: Mapping[str, Any], computed: Mapping[str, Any]) -> str:
 
 
 def check_latency(run: Path, claimed: Path, found: Findings) -> None:
-    """Every line can be read and is about a pipeline of the run; the numbers are not checked."""
+    """It can be read and shown, and is about pipelines of the run; its numbers are not checked."""
     shutil.copyfile(claimed, run / NAME)
     try:
         for _, line in lines(claimed):
             loads(line)
         timings = read_timings(run)
-    except (Unreadable, HarnessError) as error:
-        found.add("latency", NAME, f"{getattr(error, 'message', error)}".replace(str(run), ""))
+        records(run)
+    except (Unreadable, HarnessError, ValueError, LookupError, TypeError) as error:
+        said = error.message.replace(f"{run}/", "") if isinstance(error, HarnessError) else error
+        found.add("latency", NAME, f"no table can be made of it: {said}")
         return
     known = {(*Sample.of(e)[:4], e["system"]) for e in read_manifest(run)["pipelines"]}
     for number, each in enumerate(timings, 1):

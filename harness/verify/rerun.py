@@ -3,7 +3,8 @@
 The same pipeline, spelled the same, under the same seed, device, dtype and batch size, from code
 that is installed here. Rows agree if the text of the answer is the same and the documents stand in
 the same order, but for those whose scores, computed here, differ by less than `TIE` relative to the
-larger: batches and processors round sums otherwise. A row that errs here and there agrees.
+largest of their ranking: batches and processors round sums otherwise. A row that errs here and
+there agrees.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from harness.spelling import Pipeline
 
 LEAST = 0.95
 """The share of rows that must agree."""
-TIE = 1e-4
+TIE = 1e-5
 REFUSED = "Only what is installed here is run, never what a bundle brings or points at."
 
 
@@ -130,11 +131,12 @@ def agrees(claimed: Row, again: Row) -> bool:
     if texts[0] != texts[1] or len(claimed.hits) != len(again.hits):
         return False
     score = dict(again.hits)
+    tie = TIE * max((abs(each) for each in score.values()), default=0.0)
     for there, here in zip(claimed.hits, again.hits, strict=True):
         if there.id == here.id:
             continue
         other = score.get(there.id)
-        if other is None or abs(other - here.score) > TIE * max(abs(other), abs(here.score)):
+        if other is None or abs(other - here.score) > tie:
             return False
     return True
 
