@@ -488,6 +488,17 @@ def test_forged_answers_are_refused_by_the_rule_that_they_break(name: str, made)
     assert rule in rules_of(forged(made.speaks, answered_first), made)
 
 
+def test_in_a_corpus_a_zero_byte_makes_no_known_document(made, tmp_path: Path) -> None:
+    """Fixed-width ids on disk end in such bytes, so that a look-up alone would find the document
+    once more."""
+    bundle = packed(tmp_path, made.data, systems=["bm25@2"], setting="corpus", limit=3)
+
+    def again(found: list[Any]) -> None:
+        found[1] = [found[0][0] + "\0", found[1][1]]
+
+    assert rules_of(forged(bundle, hits(again)), made) == {"pool"}
+
+
 # --- gold in what a system was told ---------------------------------------------------
 
 
@@ -608,6 +619,10 @@ ARCHIVES: dict[str, tuple[str, Callable[[Any], bytes]]] = {
     "cut off": ("archive", lambda made: bytes(bytes_of(made)[:-30])),
     "something before it": ("archive", lambda made: b"#!/bin/sh\n" + bytes_of(made)),
     "something behind it": ("archive", lambda made: bytes_of(made) + b"more"),
+    "something before its end": (
+        "archive",
+        lambda made: bytes(bytes_of(made)[:-22]) + b"more" + bytes(bytes_of(made)[-22:]),
+    ),
     "a comment": (
         "archive",
         lambda made: as_others_write(made, lambda z: setattr(z, "comment", b"hello")),

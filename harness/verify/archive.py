@@ -27,7 +27,6 @@ SIGNATURES = (b"PK\x05\x06", b"PK\x01\x02", b"PK\x03\x04")
 STORED, DEFLATED = 0, 8
 ENCRYPTED, UTF8 = 0x2041, 0x800
 FOLDER = 0x10
-ZIP64 = {0xFFFF, 0xFFFFFFFF}
 MOST_BYTES = 1 << 30
 """Of the archive."""
 MOST_FILES = 2_000
@@ -96,8 +95,8 @@ def _entries(file: IO[bytes], size: int, found: Findings) -> Iterator[Entry]:
     for _ in range(count):
         fields = CENTRAL.unpack_from(directory.ljust(place + CENTRAL.size, b"\0"), place)
         signature, _, _, flags, method, _, _, crc, packed, unpacked, length = fields[:11]
-        extra, comment, disk, _, attributes, where = fields[11:]
-        if signature != SIGNATURES[1] or extra or comment or disk or where != start:
+        attributes, where = fields[15:]
+        if signature != SIGNATURES[1] or where != start:
             raise Broken(f"its directory is not a plain list of adjoining files. {AGAIN}")
         raw = directory[place + CENTRAL.size : place + CENTRAL.size + length]
         _flags(raw, flags, method, attributes, found)
@@ -107,7 +106,7 @@ def _entries(file: IO[bytes], size: int, found: Findings) -> Iterator[Entry]:
         _twice(entry.name, seen, found)
         yield entry
         start += packed
-        place += CENTRAL.size + length
+        place += CENTRAL.size + length  # an extra field or a comment would stand in the way
     if place != len(directory) or start != offset:
         raise Broken(f"there are bytes in it that belong to no file. {AGAIN}")
 
@@ -121,8 +120,6 @@ def _directory(file: IO[bytes], size: int) -> tuple[bytes, int, int]:
     if len(end) < END.size or end[:4] != SIGNATURES[0]:
         raise Broken(f"it does not end as a bundle: it is cut off, or no zip. {AGAIN}")
     _, disk, first, here, count, length, offset, comment = END.unpack(end)
-    if ZIP64 & {here, count, length, offset}:
-        raise Broken(f"it is of the zip64 form. {AGAIN}")
     if disk or first or comment or here != count or offset + length + END.size != size:
         raise Broken(f"its end does not fit its length. {AGAIN}")
     if count > MOST_FILES:
