@@ -1036,8 +1036,11 @@ def test_what_cannot_be_asked_again_is_a_finding_not_a_pass(name, said, made, tm
     [
         ("reader:endpoint=http://example.org/v1", "asks an endpoint"),
         ("reader:model=/etc", "leads to /etc"),
+        ("retrollm:expansion=trec:/etc/passwd", "leads to trec:/etc/passwd"),
         ("reader:model=a/../../b", "leads to a/../../b"),
         ("unheard-of", "no system 'unheard-of'"),
+        ("trec:file=their.run", "takes its results from a file"),
+        ("retrollm:expansion=trec:their.run", "takes its results from a file"),
     ],
 )
 def test_asking_again_opens_nothing_that_a_bundle_points_at(system, said, made) -> None:
@@ -1056,6 +1059,12 @@ def with_scores(made: SimpleNamespace, change: Callable[[Any], object], place: P
         rescored(files, json.loads(files["manifest.json"]), made.data, place)
 
     return forged(made.good, changed)
+
+
+def test_a_system_that_may_take_a_file_and_takes_none_can_be_asked_again() -> None:
+    from harness.verify import rerun as module
+
+    module._refuse(parse_pipeline("retrollm"))
 
 
 def test_a_checkpoint_that_is_not_the_one_of_the_bundle_is_not_run(made, tmp_path) -> None:

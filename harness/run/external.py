@@ -21,6 +21,11 @@ def wants_rankings(system: object) -> bool:
     return callable(getattr(system, "rankings", None))
 
 
+def from_outside(system: object) -> bool:
+    """Whether results of a system depend on files with a task's native ids."""
+    return hasattr(system, "external") or wants_rankings(system)
+
+
 def hand_rankings(system: Any, folder: Path, corpus: Corpus) -> None:
     """Give a system the rankings that it wants, if it does, in our ids; see `translate`."""
     if wants_rankings(system):

@@ -26,7 +26,7 @@ from harness.data import DATA, HarnessError, raise_together
 from harness.prepare import corpus_folder, read_about
 from harness.run import measure
 from harness.run.environment import THREADS
-from harness.run.external import wants_rankings
+from harness.run.external import from_outside
 from harness.run.indexes import build_index, index_about
 from harness.run.measure import Spec, read_result, write_spec
 from harness.run.plan import Job, Plan
@@ -122,7 +122,7 @@ def unmeasurable(plan: Plan) -> list[HarnessError]:
     found = []
     for spelled in stages:
         system = registry.create("systems", spelled)
-        if hasattr(system, "external") or wants_rankings(system):
+        if from_outside(system):
             found.append(
                 HarnessError(
                     f"{spelled} is or needs a result from elsewhere and has no latency.",

@@ -29,7 +29,7 @@ from harness.prepare import (
     read_lines,
     sample,
 )
-from harness.run.external import hand_rankings, translate, wants_rankings
+from harness.run.external import from_outside, hand_rankings, translate
 from harness.run.indexes import build_index, close_system, open_system
 from harness.run.plan import Job, Plan
 from harness.run.progress import Progress, silent
@@ -207,10 +207,9 @@ def _safe(text: str) -> str:
 
 def _parts(stage: Stage, system: Any, work: Work, plan: Plan, after: Node | None) -> dict[str, Any]:
     """Everything the rows of a stage depend on, but for its demonstrations."""
-    outside = hasattr(system, "external") or wants_rankings(system)
     return {
         "fingerprint": work.questions.fingerprint,
-        "natives": natives_hash(work.job.folder) if outside else None,
+        "natives": natives_hash(work.job.folder) if from_outside(system) else None,
         "setting": work.job.setting,
         "stage": str(stage.canonical),
         "after": after.key if after else None,

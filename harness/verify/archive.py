@@ -26,7 +26,6 @@ END, CENTRAL, LOCAL = (struct.Struct(f"<4s{rest}") for rest in ("4H2LH", "6H3L5H
 SIGNATURES = (b"PK\x05\x06", b"PK\x01\x02", b"PK\x03\x04")
 STORED, DEFLATED = 0, 8
 ENCRYPTED, UTF8 = 0x2041, 0x800
-FOLDER = 0x10
 MOST_BYTES = 1 << 30
 """Of the archive."""
 MOST_FILES = 2_000
@@ -137,8 +136,6 @@ def _flags(raw: bytes, flags: int, method: int, attributes: int, found: Findings
         found.add("archive", name, f"it is packed in a way that bundles are not. {AGAIN}")
     if kind not in (0, stat.S_IFREG):
         found.add("link", name, "it is a link or a special file.")
-    elif attributes & FOLDER:
-        found.add("name", name, "it is a folder of its own.")
 
 
 def _local(file: IO[bytes], start: int, raw: bytes, central: tuple[int, ...]) -> None:

@@ -28,6 +28,7 @@ from harness.files import json_value
 from harness.manifest import digest
 from harness.report.bundle import pack
 from harness.run import runner
+from harness.run.external import from_outside
 from harness.run.plan import make_plan
 from harness.run.progress import Progress, silent
 from harness.score.scoring import score
@@ -67,7 +68,7 @@ def register(
     for text in systems:
         pipelines.append(parse_pipeline(text))
         for stage in pipelines[-1].stages:
-            if hasattr(registry.find("systems", stage.system.name), "external"):
+            if from_outside(registry.create("systems", stage.system)):
                 mistakes.append(
                     HarnessError(f"{text} takes results from a file.", "Name what makes them.")
                 )

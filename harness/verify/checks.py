@@ -309,13 +309,13 @@ def _note(case: Case, entry: Mapping[str, Any], pipeline: Pipeline) -> None:
         )
     if not entry["deterministic"]:
         case.notices[f"{name}: a repeat may give other rows."] = None
-    for stage in pipeline.stages:
+    for key, stage in zip(entry["stages"], pipeline.stages, strict=False):
         try:
             system = registry.find("systems", stage.system.name)
         except HarnessError:
             case.notices[f"{name}: {stage.system.name} is not known here."] = None
             continue
-        if hasattr(system, "external") or hasattr(system, "rankings"):
+        if hasattr(system, "external") or case.about["stages"][key]["parts"]["natives"]:
             case.notices[f"{name}: {stage.system.name} takes results from a file."] = None
 
 

@@ -9,6 +9,7 @@ there agrees.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 from harness import registry
 from harness.data import HarnessError, Row
+from harness.run.external import from_outside
 from harness.run.plan import Plan, make_plan
 from harness.run.progress import Progress
 from harness.run.runner import Unfinished, run, work_of
@@ -26,6 +28,8 @@ from harness.spelling import Pipeline
 LEAST = 0.95
 """The share of rows that must agree."""
 TIE = 1e-5
+ELSEWHERE = re.compile(r"(^|[:=])[/~\\]|(^|/)\.\.(/|$)")
+"""A path that leaves the folder in which the verifier was started."""
 REFUSED = "Only what is installed here is run, never what a bundle brings or points at."
 
 
@@ -95,14 +99,16 @@ def rerun(
 def _refuse(pipeline: Pipeline) -> None:
     """Nothing is asked of the network or read from where a bundle says."""
     for stage in pipeline.stages:
-        system = registry.find("systems", stage.system.name)
-        if hasattr(system, "external") or hasattr(system, "rankings"):
-            raise HarnessError(f"{stage.system.name} takes its results from a file.", REFUSED)
+        told = f"{stage.system.name} takes its results from a file."
+        if hasattr(registry.find("systems", stage.system.name), "external"):
+            raise HarnessError(told, REFUSED)
         for name, value in stage.system.options:
             if "://" in value or name == "endpoint":
                 raise HarnessError(f"{stage.system.name} asks an endpoint.", REFUSED)
-            if value.startswith(("/", "~", "\\")) or ".." in value.split("/"):
+            if ELSEWHERE.search(value):
                 raise HarnessError(f"the option {name} leads to {value:.60}.", REFUSED)
+        if from_outside(registry.create("systems", stage.system)):
+            raise HarnessError(told, REFUSED)
 
 
 def _compared(plan: Plan, stages: Sequence[Mapping[str, Any]], place: Path) -> tuple[str, ...]:
