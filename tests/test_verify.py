@@ -623,6 +623,8 @@ ARCHIVES: dict[str, tuple[str, Callable[[Any], bytes]]] = {
         "archive",
         lambda made: bytes(bytes_of(made)[:-22]) + b"more" + bytes(bytes_of(made)[-22:]),
     ),
+    "a gap before the directory": ("archive", lambda made: widened(bytes_of(made), "gap")),
+    "a directory with more": ("archive", lambda made: widened(bytes_of(made), "tail")),
     "a comment": (
         "archive",
         lambda made: as_others_write(made, lambda z: setattr(z, "comment", b"hello")),
@@ -664,6 +666,16 @@ def both(
     for place, offset in zip(places(data), (local, central), strict=True):
         (old,) = struct.unpack_from(form, data, place + offset)
         struct.pack_into(form, data, place + offset, change(old))
+    return bytes(data)
+
+
+def widened(data: bytearray, where: str) -> bytes:
+    """Four bytes between files and directory, or at the directory's end; the end agrees."""
+    _, place = places(data)
+    here, field = (place, 6) if where == "gap" else (len(data) - 22, 10)
+    data[here:here] = b"more"
+    (old,) = struct.unpack_from("<L", data, len(data) - field)
+    struct.pack_into("<L", data, len(data) - field, old + 4)
     return bytes(data)
 
 
