@@ -15,6 +15,7 @@ from harness.contract import Task, one_at_a_time
 from harness.data import DATA, HarnessError
 from harness.prepare import prepare
 from harness.registry import register
+from harness.report.compare import Comparison, compare
 from harness.report.latency import Latency
 from harness.report.latency import records as latencies
 from harness.report.tables import Record, records, report, tables
@@ -26,11 +27,13 @@ from harness.run.progress import Progress, silent
 from harness.score.scoring import score
 
 __all__ = [
+    "Comparison",
     "HarnessError",
     "Latency",
     "Plan",
     "Record",
     "Task",
+    "compare",
     "latencies",
     "latency",
     "make_plan",
