@@ -130,7 +130,10 @@ def _musique(export: Export) -> list[dict[str, Any]]:
     else:
         order = golds.scored_rows(by_native)
         export.counts[TWINS] += len(by_native) - len(order)
-    return [_prediction(export, native, by_native.get(native)) for native in order]
+    made = [_prediction(export, native, by_native.get(native)) for native in order]
+    if not any(native.endswith(UNANSWERABLE) for native in order):
+        del export.counts[NO_FLAG]  # MuSiQue-Ans does not look at it
+    return made
 
 
 def _native(row: Any) -> str:

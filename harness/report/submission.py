@@ -99,13 +99,13 @@ def _mistakes(fmt: str | None, gold: Path | None) -> list[HarnessError]:
 
 def choose(entries: Sequence[Entry], fmt: str, wanted: Mapping[str, str | None]) -> Entry:
     """The one pipeline of a run that is meant; `HarnessError` if none fits, or several."""
-    given = {name: value for name, value in wanted.items() if value is not None}
-    asked = [entry for entry in entries if all(_is(entry, *each) for each in given.items())]
+    typed = {name: value for name, value in wanted.items() if value is not None}
+    asked = [entry for entry in entries if all(_is(entry, *each) for each in typed.items())]
     if not asked:
-        said = " ".join(f"--{name} {value}" for name, value in given.items())
+        said = " ".join(f"--{name} {value}" for name, value in typed.items())
         raise HarnessError(
             f"the run has no pipeline {said}.".replace("  ", " "),
-            f"It has {_told(entries, given)}.",
+            f"It has {_told(entries, typed)}.",
         )
     fitting = [entry for entry in asked if fmt in _formats(entry)]
     if not fitting:

@@ -37,6 +37,8 @@ def score_against(
     """
     if gold is not None and name in BENCHMARKS and fmt in (None, name):
         return _scored(name, read_files(name, path, gold, aliases))
+    if name in BENCHMARKS and name not in registry.table("tasks"):
+        raise HarnessError(f"{name} is not prepared as a task.", "Name its gold with --gold FILE.")
     spelled = parse_spelled(name)
     task = registry.task(spelled)
     mistakes = []

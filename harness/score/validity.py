@@ -102,19 +102,22 @@ def _wanted(fmt: str, gold: Any) -> dict[str, None]:
 
 def _ids(fmt: str, prediction: Any, wanted: Mapping[str, None]) -> Iterator[str]:
     """Of ids that are missing, and of those that nobody asks for."""
+    places: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = {}
     for part, found in CHECKS[fmt].ids(prediction).items():
         there = dict.fromkeys(map(str, found))
-        missing = [each for each in wanted if each not in there]
-        extra = [each for each in there if each not in wanted]
-        where = f"{part!r} of the file" if part else "the file"
+        missing = tuple(each for each in wanted if each not in there)
+        extra = tuple(each for each in there if each not in wanted)
+        places.setdefault((missing, extra), []).append(f"{part!r} of the file" if part else "it")
+    for (missing, extra), parts in places.items():
+        where = " and ".join(parts)
         if fmt == "triviaqa" and extra and len(missing) == len(wanted):
             style = "<question id>--<file name>" if "--" in missing[0] else "question ids"
             yield f"no key of {where} is asked, all score 0: the data's keys are {style}"
             continue
         if missing:
-            yield f"{len(missing)} of {len(wanted)} ids not in {where} score 0 ({missing[0]} …)"
+            yield f"{len(missing)} of {len(wanted)} ids score 0, not in {where} ({missing[0]} …)"
         if extra:
-            yield f"{len(extra)} ids of {where} are not asked and count nothing ({extra[0]} …)"
+            yield f"{len(extra)} ids in {where} are not asked and count nothing ({extra[0]} …)"
 
 
 def _values(fmt: str, prediction: Any, wanted: Mapping[str, None]) -> Iterator[str]:
