@@ -26,6 +26,7 @@ from harness.score.validity import validate
 SMALL = "documents=1000,questions=40,comparisons=true"
 SYSTEM = "bm25+answering@3"
 PLAIN = "bm25+answering:solves=false@3"
+BARE = "bm25+answering:solves=false,plain=true@3"
 
 
 @pytest.fixture(autouse=True)
@@ -129,7 +130,7 @@ def test_the_official_gold_file_the_prepared_data_and_the_harness_agree(fmt: str
 def test_answers_to_ms_marco_read_back_score_as_in_the_harness() -> None:
     source, gold = official_files.msmarco_qa(Path("source"))
     api.prepare("msmarco-qa", source, "validation")
-    folder = a_run("msmarco-qa", PLAIN, lost=2)
+    folder = a_run("msmarco-qa", BARE, lost=2)
     made = api.submit(folder, "msmarco-qa", "made.json")
     rows = loaded(made.path)
     references = [json.loads(line) for line in gold.read_text().splitlines()]
@@ -145,11 +146,23 @@ def test_answers_to_ms_marco_read_back_score_as_in_the_harness() -> None:
         score_squad(Answer(said[int(names[query_id].native)]), None, each)
         for query_id, each in golds.items()
     ]
-    ours = means(folder, PLAIN)
+    ours = means(folder, BARE)
     assert ours["F1"] > 0
     for name in ("EM", "F1"):
         values = [each[name] for each in scored if each]
         assert sum(values) / len(values) == pytest.approx(ours[name], abs=1e-9)
+
+
+def test_ms_marco_answers_that_a_system_takes_back_are_left_out() -> None:
+    source, _ = official_files.msmarco_qa(Path("source"))
+    said = {official_files.question(n): Answer(f"{n}", answerable=n != 3) for n in range(COUNT)}
+    said[official_files.question(4)] = Answer(" ")
+    rows, told = scripted("msmarco-qa", source, said, "msmarco-qa")
+    found = {row["query_id"]: row["answers"] for row in rows}
+    none = {900_000 + n * 5 % COUNT for n in (3, 4)}
+    assert {query for query, given in found.items() if given == ["No Answer Present."]} == none
+    assert found[900_010] == ["2"]
+    assert any(note.startswith("1 answers are left out") for note in told.notes)
 
 
 def test_the_official_scorer_of_ms_marcos_answers(monkeypatch: pytest.MonkeyPatch) -> None:
