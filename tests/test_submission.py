@@ -272,6 +272,17 @@ def test_musique_numbers_are_those_of_the_row_where_titles_are_equal() -> None:
     assert any("stand twice" in note for note in made.notes)
 
 
+def test_musique_cannot_name_what_is_no_paragraph_of_the_question() -> None:
+    said = {official_files.question(n): pointing(n, 1) for n in range(COUNT)}
+    elsewhere = tuple(Evidence(text_of(*place), 0) for place in ((8, 0), (7, 2)))
+    said[official_files.question(7)] = Answer("x", elsewhere)
+    source, _ = official_files.musique(Path("source"))
+    rows, made = scripted("musique", source, said, "musique")
+    found = {row["id"]: row["predicted_support_idxs"] for row in rows}
+    assert found[f"2hop__{7 * 5 % COUNT}"] == [28]
+    assert any(note.startswith("1 pointers to passages that are no") for note in made.notes)
+
+
 def full(**options: Any) -> tuple[list[Any], Any, Path]:
     said = {
         official_files.question(n): pointing(n, 3, answerable=bool(n % 3)) for n in range(COUNT)
@@ -491,6 +502,46 @@ def test_a_part_of_a_split_is_said_to_be_one() -> None:
     made = api.submit(folder, "musique", "part.jsonl")
     assert any("prepared with --limit 5" in note for note in made.notes)
     assert len(loaded(made.path)) == 5
+
+
+def test_a_run_that_failed_on_everything_is_no_submission() -> None:
+    folder = a_run(f"mini-hotpotqa:{SMALL}", "random", "bm25+answering:errors=1@3")
+    for fmt, system in (("hotpotqa", None), ("trec", "random")):
+        for entry in read_manifest(folder)["pipelines"]:
+            if entry["system"] == "random":
+                (folder / entry["rows"]).unlink(missing_ok=True)
+        with pytest.raises(HarnessError, match=r"has no \w+ to any question of mini-hotpotqa"):
+            api.submit(folder, fmt, "made.json", system=system)
+
+
+def test_a_split_beside_a_gold_file_is_its_label(capsys) -> None:
+    gold = put(Path("g.json"), [{"_id": "a", "answer": "x", "supporting_facts": []}])
+    put(Path("p.json"), {"answer": {"a": "x"}, "sp": {"a": []}})
+    words = [
+        "score-file",
+        "p.json",
+        "--task",
+        "hotpotqa",
+        "--gold",
+        str(gold),
+        "--split",
+        "fullwiki",
+    ]
+    assert told(words, capsys) == (
+        0,
+        "hotpotqa: official script's arithmetic, split fullwiki, gold g.json; "
+        "not a leaderboard entry\n"
+        + "".join(f"{key}: {value}\n" for key, value in PERFECT.items()),
+        "",
+    )
+
+
+PERFECT = {
+    f"{part}{name}": float(part == "" or name == "em")
+    for part in ("", "sp_", "joint_")
+    for name in ("em", "f1", "prec", "recall")
+}
+"""The answer is right; support that is empty on both sides has EM 1 and F1 0, officially."""
 
 
 def test_data_without_the_order_of_its_rows_is_to_be_prepared_again() -> None:

@@ -75,6 +75,11 @@ def submit(
     assert fmt is not None  # or it is among the mistakes
     entry = choose(entries, fmt, wanted)
     export = _export(folder, entry, fmt, gold)
+    if not export.answers and not any(export.ranked.values()):
+        raise HarnessError(
+            f"{entry['system']} has no {FORMATS[fmt].needs} to any question of {entry['task']}.",
+            f"`python -m harness report {folder}` says how its questions ended.",
+        )
     shape = (export.gold,) if gold else SHAPES[fmt](export.known)
     warnings = _place(out, fmt, encoded(FORMATS[fmt].write(export)), shape)
     counted = (f"{count} {what}" for what, count in export.counts.items() if count)
