@@ -29,7 +29,7 @@ def _rows_by(key: str) -> Ids:
 
 
 def _queries(lines: Sequence[str]) -> Mapping[str, Iterable[Any]]:
-    return {"": (str(int(line.split("\t")[0])) for line in lines)}
+    return {"": (str(int(line.strip().split("\t")[0])) for line in lines)}
 
 
 def _whole(found: Mapping[str, Any]) -> Mapping[str, Iterable[Any]]:
@@ -95,7 +95,7 @@ def _wanted(fmt: str, gold: Any) -> dict[str, None]:
     if fmt == "triviaqa":
         return dict.fromkeys(official.triviaqa_keys(gold))
     if fmt == "msmarco-passage":
-        return dict.fromkeys(line.split("\t")[0] for line in gold)
+        return dict.fromkeys(_queries(gold)[""])
     key = {"musique": "id", "msmarco-qa": "query_id", "trec": ""}.get(fmt, "_id")
     return dict.fromkeys(str(row[key]) if key else row for row in gold)
 
@@ -107,7 +107,7 @@ def _ids(fmt: str, prediction: Any, wanted: Mapping[str, None]) -> Iterator[str]
         there = dict.fromkeys(map(str, found))
         missing = tuple(each for each in wanted if each not in there)
         extra = tuple(each for each in there if each not in wanted)
-        places.setdefault((missing, extra), []).append(f"{part!r} of the file" if part else "it")
+        places.setdefault((missing, extra), []).append(repr(part) if part else "the file")
     for (missing, extra), parts in places.items():
         where = " and ".join(parts)
         if fmt == "triviaqa" and extra and len(missing) == len(wanted):
