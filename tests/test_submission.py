@@ -190,7 +190,7 @@ def test_the_official_scorer_of_ms_marcos_answers(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("task", [f"mini-musique:{SMALL}", f"mini-msmarco:{SMALL}"])
-@pytest.mark.parametrize("system", ["random", "bm25"])
+@pytest.mark.parametrize("system", ["random", "bm25", SYSTEM])
 def test_a_trec_run_scores_as_in_the_harness_and_can_be_run_again(task: str, system: str) -> None:
     folder = a_run(task, lost=2)
     made = api.submit(folder, "trec", "made.run", system=system)
