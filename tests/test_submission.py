@@ -430,6 +430,28 @@ def test_ms_marco_passages_have_native_ids_in_the_order_of_the_ranking() -> None
     assert len({tuple(ranked) for ranked in found.values()}) > COUNT / 2
 
 
+def test_the_reference_of_graded_judgements_has_the_relevant_grades_alone() -> None:
+    source, qrels = official_files.msmarco_passage(Path("source"))
+    judged = [line.split("\t") for line in qrels.read_text().splitlines()]
+    graded = [f"{q} 0 {d} {1 + n % 3}" for n, (q, _, d, _) in enumerate(judged)]
+    put(source / "2019qrels-pass.txt", official_files.lines(graded))
+    (source / "queries.dev.small.tsv").rename(source / "msmarco-test2019-queries.tsv")
+    api.prepare("msmarco-dl19", source)
+    folder = api.score(api.run(["msmarco-dl19"], ["bm25"], out="run"), metrics=["RR@10"])
+    made = api.submit(folder, "msmarco-passage", "made.tsv")
+    relevant = {line.split()[0] for line in graded if not line.endswith(" 1")}
+    (table,) = read_scores(folder)
+    names = named_questions(Path(read_manifest(folder)["pipelines"][0]["data"]))
+    values = [
+        line["metrics"]["RR(rel=2)@10"]
+        for line in table.lines["bm25"]
+        if names[line["id"]].native in relevant
+    ]
+    report = api.score_file(made.path, "msmarco-dl19")
+    assert 0 < report.scores["MRR @10"] < 1
+    assert report.scores["MRR @10"] == pytest.approx(sum(values) / len(values), abs=1e-9)
+
+
 def test_a_name_that_ends_in_bz2_or_gz_is_packed() -> None:
     folder = passage_run()
     plain = api.submit(folder, "msmarco-passage", "made.tsv", system="bm25")
