@@ -18,13 +18,17 @@ from harness.registry import register
 from harness.report.compare import Comparison, compare
 from harness.report.latency import Latency
 from harness.report.latency import records as latencies
+from harness.report.submission import Submission
+from harness.report.submission import submit as _submit
 from harness.report.tables import Record, records, report, tables
 from harness.run import latency as timing
 from harness.run import repeat as repeating
 from harness.run import runner
 from harness.run.plan import Plan, make_plan
 from harness.run.progress import Progress, silent
+from harness.score.checks import Report
 from harness.score.scoring import score
+from harness.score.submitted import score_against
 
 __all__ = [
     "Comparison",
@@ -32,6 +36,8 @@ __all__ = [
     "Latency",
     "Plan",
     "Record",
+    "Report",
+    "Submission",
     "Task",
     "compare",
     "latencies",
@@ -45,6 +51,8 @@ __all__ = [
     "report",
     "run",
     "score",
+    "score_file",
+    "submit",
     "tables",
 ]
 
@@ -143,3 +151,46 @@ def latency(
     )
     protocol = timing.Protocol(questions, rounds, patience=patience)
     return timing.latency(plan, protocol, Path(out) if out else None, Path(data), progress)
+
+
+def submit(
+    run: Path | str,
+    format: str,
+    out: Path | str,
+    *,
+    system: str | None = None,
+    task: str | None = None,
+    split: str | None = None,
+    setting: str | None = None,
+    gold: Path | str | None = None,
+) -> Submission:
+    """Write the file that a leaderboard takes from a run's rows, checked as its script would.
+
+    format: hotpotqa, musique, 2wikimultihopqa, triviaqa, msmarco-passage, msmarco-qa or trec
+    system, task, split, setting: which pipeline, where several of the run fit
+    gold:   the official file whose rows (musique) or keys (triviaqa) are followed
+    Raises `HarnessError` if nothing can be written.
+    """
+    given = {"system": system, "task": task, "split": split, "setting": setting}
+    return _submit(Path(run), Path(out), format, gold=Path(gold) if gold else None, **given)
+
+
+def score_file(
+    file: Path | str,
+    task: str,
+    *,
+    format: str | None = None,
+    split: str | None = None,
+    data: Path | str = DATA,
+    gold: Path | str | None = None,
+    aliases: Path | str | None = None,
+) -> Report:
+    """Score a prediction file as its benchmark's official script does; needs no run.
+
+    task:   as on the command line, or a benchmark of `harness.score.official` with ``gold``
+    format: another one that fits the task (trec); else its benchmark's own
+    gold:   the official gold file; None: the prepared data of the task
+    Raises `HarnessError` for whatever the script refuses.
+    """
+    paths = (Path(each) if each else None for each in (gold, aliases))
+    return score_against(Path(file), task, format, split, Path(data), *paths)

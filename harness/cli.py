@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -39,6 +39,8 @@ SYSTEMS = (
 """Each reader reads as deep as was best on dev worlds (results/reference/depths.json)."""
 MANY = ("--task", "--system", "--metric", "--set")
 """Options that take all the words up to the next option."""
+SINGLE = ("submit", "score-file")
+"""Commands whose options take one word."""
 
 app = typer.Typer(
     add_completion=False,
@@ -62,6 +64,8 @@ Metrics = Annotated[
     list[str],
     typer.Option("--metric", help="Further metrics: P@1, nDCG@5, Acc, AccOutput, EvidenceR@1 …"),
 ]
+SHOWN = 5
+"""Lines of a script's log that are printed."""
 LENIENT = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 
@@ -387,6 +391,73 @@ def report(
     typer.echo(report(runs, style))  # type: ignore[arg-type]
 
 
+@app.command("submit")
+def submit_(
+    run: Annotated[Path, typer.Argument(help="The folder that run printed.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")],
+    style: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            help="hotpotqa, musique, 2wikimultihopqa, triviaqa, msmarco-passage, msmarco-qa, trec.",
+        ),
+    ] = None,
+    system: Annotated[str | None, typer.Option("--system", help="Of several pipelines.")] = None,
+    task: Annotated[str | None, typer.Option("--task", help="Of several tasks.")] = None,
+    split: Annotated[str | None, typer.Option(help="Of several splits.")] = None,
+    setting: Annotated[str | None, typer.Option(help="Of several settings.")] = None,
+    gold: Annotated[
+        Path | None,
+        typer.Option(help="An official file whose rows (musique) or keys (triviaqa) to follow."),
+    ] = None,
+) -> None:
+    """Write the file that a leaderboard takes from a run's rows; nothing is run again."""
+    from harness.report.submission import submit
+
+    made = submit(
+        run, out, style, gold=gold, system=system, task=task, split=split, setting=setting
+    )
+    for note in made.notes:
+        typer.echo(f"{made.system}: {note}", err=True)
+    typer.echo(made.path)
+
+
+@app.command("score-file")
+def score_file_(
+    file: Annotated[Path, typer.Argument(help="A prediction file; .gz and .bz2 are unpacked.")],
+    task: Annotated[
+        str, typer.Option("--task", help="A task; or, with --gold, squad or kilt, too.")
+    ],
+    style: Annotated[
+        str | None, typer.Option("--format", help="trec, or the task's own if left out.")
+    ] = None,
+    split: Split = None,
+    gold: Annotated[
+        Path | None, typer.Option(help="The official gold file; left out: the prepared data.")
+    ] = None,
+    aliases: Annotated[
+        Path | None, typer.Option(help="id_aliases.json, which 2Wiki's --gold needs.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, unrounded.")] = False,
+    data: Data = DATA,
+) -> None:
+    """Score a prediction file, yours or anybody's, as its benchmark's official script does."""
+    from harness.score.submitted import origin, score_against
+
+    report = score_against(file, task, style, split, data, gold, aliases)
+    note = f"official script's arithmetic, {origin(task, split, gold)}; not a leaderboard entry"
+    if as_json:
+        typer.echo(json.dumps({"task": task, "note": note, **asdict(report)}, indent=1))
+        return
+    for line in [*report.warnings, *report.log[:SHOWN]]:
+        typer.echo(line, err=True)
+    if more := report.log[SHOWN:]:
+        typer.echo(f"… and {len(more)} more such lines (--json has all)", err=True)
+    typer.echo(f"{task}: {note}")
+    for key, value in report.printed.items():
+        typer.echo(f"{key}: {value}")
+
+
 @app.command(context_settings=LENIENT)
 def compare(
     context: typer.Context,
@@ -511,6 +582,8 @@ def _pairs(context: typer.Context) -> dict[str, str]:
 
 def spread(words: Sequence[str]) -> list[str]:
     """``--system a b`` as ``--system a --system b``, which the option parser understands."""
+    if words and words[0] in SINGLE:
+        return list(words)
     out: list[str] = []
     current, fresh = "", False
     for word in words:

@@ -51,6 +51,8 @@ class Task(Protocol):
     version:        of the parser or generator; data prepared by another one is prepared again
     offline:        `load` needs neither source nor network, so that `run` may prepare the task
     generated:      true for mini tasks; every table says so
+    submissions:    formats of `harness.report.formats` that fit it, its own benchmark's first
+    by_document:    its benchmark wants an answer for each document of a question (TriviaQA-Web)
     """
 
     name: str
@@ -68,6 +70,8 @@ class Task(Protocol):
     version: str = "1"
     offline: bool = False
     generated: bool = False
+    submissions: tuple[str, ...] = ("trec",)
+    by_document: bool = False
 
     def load(self, source: Path | None, split: str, limit: int | None) -> Loaded:
         """Parse ``source`` (a file or a folder), or the pinned hub revision when it is None.

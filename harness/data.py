@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 DATA = Path(os.environ.get("HARNESS_DATA") or "data")
 """Where prepared data and indexes are kept if nobody says otherwise."""
+UNANSWERABLE = ":unanswerable"
+"""Behind the native id of a row that has the id of its answerable twin (MuSiQue-Full)."""
 GoldKind = Literal["official", "sparse", "graded", "distant"]
 
 

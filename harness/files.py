@@ -1,18 +1,21 @@
 """Reading other people's files: every failure names the file, the line and the mend.
 
-Text is UTF-8, with or without a byte-order mark; a name that ends in .gz is gzip.
+Text is UTF-8, with or without a byte-order mark; a name that ends in .gz or .bz2 is
+compressed.
 """
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
+import math
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from harness.data import HarnessError
 
@@ -41,12 +44,12 @@ def _numbered(path: Path) -> Iterator[tuple[int, str]]:
     with reading(path):
         try:
             with path.open("rb") as raw:
-                whole = gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else None
-                for number, line in enumerate(io.BufferedReader(whole) if whole else raw, start=1):
+                for number, line in enumerate(_plain(path, raw), start=1):
                     yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            packed = "gzip" if path.suffix == ".gz" else "bzip2"
             raise HarnessError(
-                f"{path}:{number + 1}: the gzip data is broken or cut off ({error}).",
+                f"{path}:{number + 1}: the {packed} data is broken or cut off ({error}).",
                 "Fetch the file again.",
             ) from None
         except UnicodeDecodeError as error:
@@ -55,15 +58,27 @@ def _numbered(path: Path) -> Iterator[tuple[int, str]]:
             ) from None
 
 
-def lines(path: Path) -> Iterator[tuple[str, str]]:
+def _plain(path: Path, raw: IO[bytes]) -> Iterator[bytes]:
+    """The lines of a file, unpacked if its name says that it is packed."""
+    if path.suffix == ".gz":
+        return iter(io.BufferedReader(gzip.GzipFile(fileobj=raw)))
+    return iter(bz2.BZ2File(raw) if path.suffix == ".bz2" else raw)
+
+
+def lines(path: Path, *, may_be_empty: bool = False) -> Iterator[tuple[str, str]]:
     """(place, line without its newline) for every line of a text file that is not blank."""
-    any_line = False
-    for number, line in _numbered(path):
-        if text := line.rstrip("\r\n"):
+    any_line = may_be_empty
+    for place, text in every_line(path):
+        if text:
             any_line = True
-            yield f"{path}:{number}", text
+            yield place, text
     if not any_line:
         raise _empty(path)
+
+
+def every_line(path: Path) -> Iterator[tuple[str, str]]:
+    """As `lines`, with the blank ones."""
+    return ((f"{path}:{number}", line.rstrip("\r\n")) for number, line in _numbered(path))
 
 
 def text(path: Path) -> str:
@@ -133,3 +148,39 @@ def table_rows(path: Path, columns: int) -> Iterator[tuple[str, list[str]]]:
                 "Check that the file is the official .tsv.",
             )
         yield place, fields
+
+
+def word_rows(path: Path, form: str) -> Iterator[tuple[str, list[str]]]:
+    """Rows of a file with the columns that ``form`` names, apart by white space."""
+    expected = len(form.split())
+    for place, line in lines(path):
+        columns = line.split()
+        if len(columns) != expected:
+            raise HarnessError(
+                f"{place}: {len(columns)} columns, expected {expected} ({form}).",
+                "Check that the file is the right one and that none of its words has a space.",
+            )
+        yield place, columns
+
+
+def trec_run(path: Path) -> dict[str, dict[str, float]]:
+    """Query → document → score of a TREC run, ``qid Q0 docid rank score tag``."""
+    found: dict[str, dict[str, float]] = {}
+    for place, (query, _, document, _, score, _) in word_rows(path, "qid Q0 docid rank score tag"):
+        scores = found.setdefault(query, {})
+        if document in scores:
+            raise HarnessError(
+                f"{place}: {document} is ranked twice for {query}.", "Remove one line."
+            )
+        scores[document] = _finite(place, score)
+    return found
+
+
+def _finite(place: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise HarnessError(f"{place}: {text!r} is not a score.", "Write a finite number.")
+    return value

@@ -3,11 +3,13 @@
     data/corpora/<hash>/        documents.jsonl offsets.npy ids.npy  what systems may see
     data/<task>/<fingerprint>/  queries.jsonl                        what run sees
                                 native.jsonl natives.txt             ids in files from outside
+                                order.txt                            its questions as they came in
                                 gold.jsonl                           what score sees
                                 about.json                           counts, what was dropped
     data/<task>/<split>.json    which fingerprint is the current one
 
-Everything is sorted by content, so permuted rows give the same bytes and the same fingerprint.
+Everything but order.txt is sorted by content, so permuted rows give the same bytes and the same
+fingerprint.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from errno import EEXIST, ENOTEMPTY
 from hashlib import blake2b, file_digest
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from harness import manifest, registry
@@ -175,6 +177,8 @@ def _write(task: Task, loaded: Loaded, work: Path) -> dict[str, Any]:
             g.write(line := _gold_line(query_id, gold, groups.get(query_id, query_id)))
             fingerprint.update(line)
             n.write(_line({"id": query_id, **natives_of[query_id]}))
+    ours = {each["native"]: query_id for query_id, each in natives_of.items()}
+    (work / "task" / "order.txt").write_text("".join(f"{ours[each]}\n" for each in pooled))
     if wanted and written.merged:
         loaded.notes["documents that stood twice (same id, title and text)"] += written.merged
     return {
@@ -410,6 +414,50 @@ def native_queries(folder: Path) -> dict[str, str]:
 def native_documents(folder: Path, corpus: Corpus, wanted: Iterable[str]) -> dict[str, str]:
     """Native document id → document id, for those of ``wanted`` that the corpus has."""
     return find_natives(folder / "natives.txt", corpus, set(wanted))
+
+
+class Named(NamedTuple):
+    """What files from outside call a question, and each passage that came with it.
+
+    passages: (native name, document id) in the order of the row, where passages have names; two
+              that were one document keep both their names
+    """
+
+    id: str
+    native: str
+    passages: tuple[tuple[str, str], ...]
+
+
+def named_questions(folder: Path) -> dict[str, Named]:
+    """The questions of a prepared task by their ids, with their native names."""
+    rows = read_lines(folder / "native.jsonl")
+    return {
+        row["id"]: Named(row["id"], row["native"], tuple(map(tuple, row.get("pool", ()))))
+        for row in rows
+    }
+
+
+def source_order(folder: Path) -> list[str]:
+    """The ids of a prepared task's questions, in the order in which its source had them."""
+    path = folder / "order.txt"
+    if not path.exists():
+        raise HarnessError(
+            f"{folder} does not say in which order its rows came.",
+            f"Prepare it again: `python -m harness prepare {read_about(folder)['task']}`.",
+        )
+    return path.read_text(encoding="utf-8").split()
+
+
+def document_names(folder: Path, corpus: Corpus, wanted: Iterable[str]) -> dict[str, str]:
+    """Document id → native id; a document without a native id keeps its own."""
+    ids = list(dict.fromkeys(wanted))
+    places = dict(zip(corpus.positions(ids).tolist(), ids, strict=True))
+    names = {doc_id: doc_id.removeprefix(UNTEXTED) for doc_id in ids}
+    with (folder / "natives.txt").open(encoding="utf-8", newline="\n") as file:
+        for place, line in enumerate(file):
+            if place in places and (native := line.removesuffix("\n")):
+                names[places[place]] = native
+    return names
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

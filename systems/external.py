@@ -5,12 +5,11 @@ Their files carry native ids; the runner translates them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harness.data import Answer, HarnessError, Hit, Reply
-from harness.files import json_rows, json_value, lines
+from harness.files import json_rows, json_value, trec_run
 
 TEXT = ("answer", "prediction", "predicted_answer", "pred")
 """Names under which a row of predictions may carry its text."""
@@ -30,32 +29,10 @@ class Trec:
         return [existing(self.path)]
 
     def external(self) -> dict[str, Reply]:
-        found: dict[str, dict[str, Hit]] = {}
-        for place, line in lines(self.path):
-            fields = line.split()
-            if len(fields) != 6:
-                raise HarnessError(
-                    f"{place}: {len(fields)} columns, expected 6 (qid Q0 docid rank score tag).",
-                    "Check that the file is a TREC run and that its tag has no spaces.",
-                )
-            query_id, _, doc_id, _, score, _ = fields
-            hits = found.setdefault(query_id, {})
-            if doc_id in hits:
-                raise HarnessError(
-                    f"{place}: {doc_id} is ranked twice for {query_id}.", "Remove one line."
-                )
-            hits[doc_id] = Hit(doc_id, _number(place, score))
-        return {query_id: Reply(hits=tuple(hits.values())) for query_id, hits in found.items()}
-
-
-def _number(place: str, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise HarnessError(f"{place}: {text!r} is not a score.", "Write a finite number.")
-    return value
+        return {
+            query_id: Reply(hits=tuple(Hit(*each) for each in scores.items()))
+            for query_id, scores in trec_run(self.path).items()
+        }
 
 
 class Predictions:

@@ -32,6 +32,7 @@ class HotpotQA(Task):
     ranking_metrics = ("nDCG@10", "R@2", "R@5", "RR@10", "AP")
     splits: tuple[str, ...] = ("validation", "train", PARAGRAPHS)
     group_by = "documents"
+    submissions = ("hotpotqa", "trec")
     instruction = "Answer with a few words taken from the passages, or with yes or no."
     licence = "CC BY-SA 4.0"
     citation = "Yang et al. 2018, HotpotQA, EMNLP"

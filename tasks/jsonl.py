@@ -262,6 +262,7 @@ class Jsonl(Task):
     name = "jsonl"
     ranking_metrics = ("nDCG@10", "R@10", "RR@10", "AP")
     settings = ("corpus",)
+    submissions = ("trec", "msmarco-passage")
     instruction = "Answer with a few words taken from the passages."
     licence = "that of your data"
     offline = True

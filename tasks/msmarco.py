@@ -17,6 +17,7 @@ from typing import Any, Literal
 from harness import files
 from harness.contract import Task
 from harness.data import Candidate, Document, GoldKind, HarnessError, Loaded, RawQuestion
+from harness.score.msmarco import NO_ANSWER
 from tasks import hub, jsonl, shapes
 from tasks.hub import Hub
 from tasks.shapes import field
@@ -25,7 +26,6 @@ REVISION = "a47ee7aae8d7d466ba15f9f0bfac3b3681087b3a"
 SPLITS = {"validation": "dev", "train": "train", "test": "eval"}
 """The harness's name of a split → that in official file names."""
 LICENCE = "MS MARCO terms: non-commercial research only"
-NO_ANSWER = "No Answer Present."
 UNSELECTED = "rows without a selected passage (dropped)"
 
 
@@ -38,6 +38,7 @@ class MSMarcoQA(Task):
     name = "msmarco-qa"
     splits: tuple[str, ...] = ("validation", "train", "test")
     kind = "sparse"
+    submissions = ("msmarco-qa", "trec")
     instruction = "Answer in one sentence or less, from what the passages say."
     max_new_tokens = 64
     licence = LICENCE
@@ -111,6 +112,7 @@ class _Passages(Task):
     ranking_metrics: tuple[str, ...] = ("nDCG@10", "RR", "AP", "R@100")
     settings = ("corpus",)
     kind: GoldKind = "graded"
+    submissions = ("msmarco-passage", "trec")
     rel = 2
     instruction = MSMarcoQA.instruction
     max_new_tokens = 64
@@ -176,15 +178,9 @@ def _queries(path: Path) -> Iterator[RawQuestion]:
 
 def _trec_qrels(path: Path) -> Iterator[jsonl.Judgement]:
     """``qid 0 pid grade``, by white space."""
-    for place, line in files.lines(path):
-        columns = line.split()
-        if len(columns) != 4:
-            raise HarnessError(
-                f"{place}: {len(columns)} columns, expected `qid 0 pid grade`.",
-                "Check that the file is the official one.",
-            )
-        query, document = shapes.native(columns[0], place), shapes.native(columns[2], place)
-        yield place, query, document, jsonl.grade_of(columns[3], place)
+    for place, (query, _, document, grade) in files.word_rows(path, "qid 0 pid grade"):
+        query, document = shapes.native(query, place), shapes.native(document, place)
+        yield place, query, document, jsonl.grade_of(grade, place)
 
 
 def _from_hub(name: str, judged: str) -> tuple[jsonl.Collection, list[Path]]:

@@ -1,7 +1,7 @@
 """MuSiQue (Trivedi et al. 2022): two to four hops, twenty paragraphs, supporting paragraphs.
 
 Row shape: github.com/StonyBrookNLP/musique. ``version=full`` adds the unanswerable twins, which
-have the id of their answerable row; here theirs ends in ``:unanswerable``.
+have the id of their answerable row; here theirs ends in `UNANSWERABLE`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from harness.contract import Task
 from harness.data import (
+    UNANSWERABLE,
     Answer,
     Candidate,
     Document,
@@ -40,6 +41,7 @@ class MuSiQue(Task):
     ranking_metrics = ("nDCG@10", "R@5", "R@10", "RR@10", "AP")
     splits: tuple[str, ...] = ("validation", "train")
     group_by = "documents"
+    submissions = ("musique", "trec")
     instruction = "Answer with a few words taken from the passages."
     licence = "CC BY 4.0"
     citation = "Trivedi et al. 2022, MuSiQue, TACL"
@@ -82,7 +84,7 @@ class MuSiQue(Task):
             shapes.texts(row, "answer_aliases", place),
         )
         return RawQuestion(
-            shapes.identifier(row, place) + ("" if answerable else ":unanswerable"),
+            shapes.identifier(row, place) + ("" if answerable else UNANSWERABLE),
             field(row, "question", str, place),
             candidates,
             answers=tuple(dict.fromkeys((answer, *aliases))) if answerable else (),

@@ -47,12 +47,14 @@ class TriviaQA(Task):
     ranking_metrics = ("nDCG@10", "R@5", "R@10", "RR@10", "AP")
     splits: tuple[str, ...] = ("validation", "train")
     kind = "distant"
+    submissions = ("triviaqa", "trec")
     instruction = "Answer with a name or a few words."
     licence = "questions Apache-2.0; evidence documents: their owners'"
     citation = "Joshi et al. 2017, TriviaQA, ACL"
 
     def __init__(self, config: Literal["rc.wikipedia", "rc.web", "rc"] = "rc.wikipedia") -> None:
         self.config = config
+        self.by_document = config != "rc.wikipedia"
 
     def files(self, source: Path | None, split: str) -> list[Path]:
         """What `load` reads (evidence documents aside), for checksums."""

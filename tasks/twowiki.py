@@ -46,6 +46,7 @@ class TwoWiki(Task):
     ranking_metrics = HotpotQA.ranking_metrics
     splits: tuple[str, ...] = HotpotQA.splits
     group_by = "documents"
+    submissions = ("2wikimultihopqa", "trec")
     instruction = HotpotQA.instruction
     licence = "Apache-2.0"
     citation = "Ho et al. 2020, 2WikiMultiHopQA, COLING; evaluation v1.1"

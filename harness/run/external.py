@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,7 @@ def hand_rankings(system: Any, folder: Path, corpus: Corpus) -> None:
 
 
 def translate(outside: Mapping[str, Reply], folder: Path, corpus: Corpus) -> dict[str, Reply]:
-    """Replies by our query ids, hits in trec_eval's order: scores as 32-bit floats, ties by
-    falling native id.
+    """Replies by our query ids, hits in trec_eval's order (`trec_order`) of native ids.
 
     folder: the prepared task. Questions that the task does not have are left out; a file with
     none of its questions, or with documents that its corpus lacks, is a `HarnessError`.
@@ -55,9 +54,14 @@ def translate(outside: Mapping[str, Reply], folder: Path, corpus: Corpus) -> dic
     return {query_id: _in_our_ids(reply, documents) for query_id, reply in ours.items()}
 
 
-def _in_our_ids(reply: Reply, documents: Mapping[str, str]) -> Reply:
-    rounded = (Hit(hit.id, float(np.float32(hit.score))) for hit in reply.hits)
+def trec_order(hits: Iterable[Hit]) -> list[Hit]:
+    """Hits as trec_eval orders them: by 32-bit scores, ties by falling id."""
+    rounded = (Hit(hit.id, float(np.float32(hit.score))) for hit in hits)
     by_id = sorted(rounded, key=lambda hit: hit.id, reverse=True)
-    ordered = sorted(by_id, key=lambda hit: -hit.score)
+    return sorted(by_id, key=lambda hit: -hit.score)
+
+
+def _in_our_ids(reply: Reply, documents: Mapping[str, str]) -> Reply:
+    ordered = trec_order(reply.hits)
     hits = tuple(Hit(documents.get(hit.id, hit.id), hit.score) for hit in ordered)
     return Reply(reply.answer, hits, reply.raw)

@@ -20,11 +20,13 @@ class Report:
     scores:  unrounded, under the script's keys and on its scale
     printed: the same, rounded as the script prints it
     log:     what it says on the way, a line each: missing ids, repeated passages
+    warnings: what it does not say and should: see `harness.score.validity`
     """
 
     scores: Mapping[str, float]
     printed: Mapping[str, float]
     log: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def mean(rows: Iterable[Mapping[str, float]], n: int, scale: float = 1.0) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """MS MARCO: reciprocal rank of the passage task, ROUGE-L and BLEU of the question answering task.
 
 Numbers in 0..1. Sources: ms_marco_eval.py@abb4414 (passages); the answer metrics are those of
-MSMARCO-Question-Answering (coco-caption's BLEU and ROUGE-L over spaCy tokens).
+MSMARCO-Question-Answering@87f84b4 (coco-caption's BLEU and ROUGE-L over spaCy tokens).
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.data import HarnessError
-from harness.score.checks import Report
+from harness.score.checks import Report, field, items, mean, no_questions, texts
 
+NO_ANSWER = "No Answer Present."
 DEPTH = 10
 SLOTS = 1000
 
@@ -121,7 +122,7 @@ def tokenised(text: str) -> str:
 
     Raises `HarnessError` with the pip command where spaCy is missing.
     """
-    return " ".join(token.text for token in _spacy()(text)).lower()
+    return " ".join(token.text.strip().lower() for token in _spacy()(text))
 
 
 def _longest_common_subsequence(left: Sequence[str], right: Sequence[str]) -> int:
@@ -207,3 +208,75 @@ def _bleu_of_counts(
         product *= (correct[n] + tiny) / (total[n] + small)
         scores.append(product ** (1 / (n + 1)) * brevity)
     return scores[0], scores[1], scores[2], scores[3]
+
+
+class Compared(NamedTuple):
+    """What a candidate answered, beside the references, both by query id; and F1 of its choice of
+    queries that can be answered."""
+
+    candidate: dict[Any, list[str]]
+    reference: dict[Any, list[str]]
+    f1: float
+
+
+def compare(candidate: Any, reference: Any) -> Compared:
+    """The queries with a reference answer, in both files, as ms_marco_eval.py@87f84b4 pairs them.
+
+    Raises `HarnessError` where the script fails: other query ids than those of the reference, two
+    answers to a query, no answer to any that has one.
+    """
+    expected, unanswerable = _answers(reference, "reference")
+    said, unanswered = _answers(candidate, "candidate")
+    wanted = {query: given for query, given in expected.items() if query not in unanswerable}
+    found = {query: given for query, given in said.items() if query not in unanswerable}
+    if not wanted:
+        raise no_questions()
+    for query, given in found.items():
+        if len(given) > 1:
+            raise HarnessError(f"Query {query} has {len(given)} answers.", "Give one.")
+    if other := wanted.keys() ^ found.keys():
+        query = next(iter(other))
+        there = "reference" if query in wanted else "candidate"
+        raise HarnessError(
+            f"Query {query} is in the {there} file alone ({len(other)} such).",
+            f"Answer every query of the reference and no other; [{NO_ANSWER!r}] for none.",
+        )
+    right = len(wanted.keys() - unanswered)
+    wrong = len(unanswerable - unanswered)
+    if not right:
+        raise HarnessError("The candidate answers no query.", "The script divides by its answers.")
+    precision, recall = right / (right + wrong), right / len(wanted)
+    return Compared(found, wanted, 2 * precision * recall / (precision + recall))
+
+
+def _answers(rows: Any, what: str) -> tuple[dict[Any, list[str]], set[Any]]:
+    """The answers by query, and the queries that are said to have none ("" stands for it)."""
+    found: dict[Any, list[str]] = {}
+    without = set()
+    for number, row in enumerate(items(rows, f"The {what} file"), 1):
+        place = f"Row {number} of the {what} file"
+        query = field(row, "query_id", place)
+        if not isinstance(query, int | str):
+            raise HarnessError(f"{place} has no number as its query_id.", "Write the query's id.")
+        given = texts(field(row, "answers", place), place)
+        if NO_ANSWER in given:
+            without.add(query)
+            given = [""]
+        if given:
+            found.setdefault(query, []).extend(given)
+    return found, without
+
+
+def msmarco_qa(candidate: Any, reference: Any) -> Report:
+    """ms_marco_eval.py@87f84b4 of the question answering task: bleu_1 to bleu_4, rouge_l and F1 in
+    0..1, printed unrounded; without Semantic_Similarity, which needs a model of word vectors.
+
+    Both files are rows {"query_id", "answers"}. Raises as `compare`, and without spaCy.
+    """
+    candidates, references, f1 = compare(candidate, reference)
+    said = [tokenised(candidates[query][0]) for query in references]
+    expected = [[tokenised(text) for text in each] for each in references.values()]
+    scores = {f"bleu_{n}": value for n, value in enumerate(bleu(said, expected), 1)}
+    rouge = [{"rouge_l": rouge_l(*pair)} for pair in zip(said, expected, strict=True)]
+    scores |= mean(rouge, len(rouge)) | {"F1": f1}
+    return Report(scores, scores)

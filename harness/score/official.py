@@ -7,14 +7,16 @@ script refuses (often with a traceback) raises `HarnessError`; what it silently 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness import files
-from harness.data import GoldTriple, HarnessError
-from harness.score import answers
+from harness.data import GoldTriple, HarnessError, Hit
+from harness.run.external import trec_order
+from harness.score import answers, ranking
 from harness.score.answers import Fact, Overlap, against
 from harness.score.checks import (
     Report,
@@ -28,7 +30,7 @@ from harness.score.checks import (
     texts,
 )
 from harness.score.kilt import kilt
-from harness.score.msmarco import msmarco_passage
+from harness.score.msmarco import msmarco_passage, msmarco_qa
 
 
 def _section(file: Any, key: str) -> Mapping[str, Any]:
@@ -425,20 +427,64 @@ def _em_f1(
     return {"exact_match": found.em, "f1": found.f1}
 
 
+# --- TREC runs --------------------------------------------------------------------------
+
+TREC = ("nDCG@10", "RR", "AP", "R@100")
+"""What a run is scored by where no task says."""
+
+
+def trec(
+    run: Mapping[str, Mapping[str, float]],
+    qrels: Mapping[str, Mapping[str, int]],
+    metrics: Sequence[str] = TREC,
+    rel: int = 1,
+) -> Report:
+    """A TREC run by trec_eval's measures as ir-measures spells them, in 0..1, printed with 4
+    decimals: means over all judged queries, of which one that is not ranked scores 0.
+
+    run: query → document → score; qrels: query → document → grade; rel: see `ranking.measure`
+    """
+    judged = {query: grades for query, grades in qrels.items() if max(grades.values()) > 0}
+    if not judged:
+        raise no_questions()
+    rankings = {
+        query: [hit.id for hit in trec_order(Hit(*each) for each in scores.items())]
+        for query, scores in run.items()
+    }
+    rows = ranking.evaluate(rankings, judged, metrics, rel).values()
+    scores = mean(rows, len(judged))
+    log = [f"Query {query} is not ranked and scores 0." for query in judged if query not in run]
+    return Report(scores, {key: round(value, 4) for key, value in scores.items()}, tuple(log))
+
+
+def _qrels(path: Path) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for place, (query, _, document, grade) in files.word_rows(path, "qid 0 docid grade"):
+        if not re.fullmatch(r"-?\d+", grade):
+            raise HarnessError(f"{place}: {grade!r} is not a grade.", "Write a whole number.")
+        found.setdefault(query, {})[document] = int(grade)
+    return found
+
+
 # --- files ------------------------------------------------------------------------------
 
 
 def _json_lines(path: Path) -> list[Any]:
-    return [files.decode(place, line) for place, line in files.lines(path) if line.strip()]
+    return [
+        files.decode(place, line)
+        for place, line in files.lines(path, may_be_empty=True)
+        if line.strip()
+    ]
 
 
 def _raw_lines(path: Path) -> list[str]:
     """Lines of a file without blank lines; one that has any is refused, as officially."""
-    numbered = list(files.lines(path))
-    for number, (place, _) in enumerate(numbered, 1):
-        if place != f"{path}:{number}":
-            raise HarnessError(f"{path}:{number} is a blank line.", "Delete it.")
-    return [line for _, line in numbered]
+    found = []
+    for place, line in files.every_line(path):
+        if not line.strip():
+            raise HarnessError(f"{place} is a blank line.", "Delete it.")
+        found.append(line)
+    return found
 
 
 def _squad_file(path: Path) -> list[dict[str, Any]]:
@@ -455,15 +501,28 @@ BENCHMARKS: dict[str, tuple[Callable[..., Report], _Reader, _Reader]] = {
     "squad": (squad, files.json_value, _squad_file),
     "kilt": (kilt, _json_lines, _json_lines),
     "msmarco-passage": (msmarco_passage, _raw_lines, _raw_lines),
+    "msmarco-qa": (msmarco_qa, _json_lines, _json_lines),
+    "trec": (trec, files.trec_run, _qrels),
 }
 """Benchmark → its scorer, and how its prediction and gold files are read."""
 
 
 def score_file(benchmark: str, prediction: Path, gold: Path, aliases: Path | None = None) -> Report:
-    """Score a prediction file against the benchmark's own gold file (either may be .gz).
+    """Score a prediction file against the benchmark's own gold file.
+
+    Raises `HarnessError` as `read_files`, and for whatever the official script refuses.
+    """
+    values = read_files(benchmark, prediction, gold, aliases)
+    return BENCHMARKS[benchmark][0](*values)
+
+
+def read_files(
+    benchmark: str, prediction: Path, gold: Path, aliases: Path | None = None
+) -> list[Any]:
+    """What a benchmark's scorer takes, from its files (each may be .gz or .bz2).
 
     aliases: id_aliases.json, which 2wikimultihopqa needs. Raises `HarnessError` for an unknown
-    benchmark, unreadable files, and whatever the official script refuses.
+    benchmark and unreadable files.
     """
     if benchmark not in BENCHMARKS:
         raise HarnessError(
@@ -473,6 +532,8 @@ def score_file(benchmark: str, prediction: Path, gold: Path, aliases: Path | Non
     values = [read_prediction(prediction), read_gold(gold)]
     if scorer is wiki2multihopqa:
         if aliases is None:
-            raise HarnessError("2WikiMultihopQA v1.1 needs aliases.", "Name id_aliases.json.")
+            raise HarnessError(
+                "2WikiMultihopQA v1.1 needs aliases.", "Name id_aliases.json with --aliases."
+            )
         values.append(_json_lines(aliases))
-    return scorer(*values)
+    return values

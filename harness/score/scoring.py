@@ -134,15 +134,21 @@ def scorer() -> dict[str, Any]:
 # --- what is scored against what ------------------------------------------------------
 
 
-def _reference(entry: Mapping[str, Any], extra: Sequence[str]) -> Reference:
-    """Load what the pipelines that share this entry's sample are scored against."""
+def data_of(entry: Mapping[str, Any], file: str) -> Path:
+    """The prepared data that a manifest's entry was run on; it must be there, with this file."""
     data = Path(entry["data"])
-    if data.name != entry["fingerprint"] or not (data / "gold.jsonl").exists():
+    if data.name != entry["fingerprint"] or not (data / file).exists():
         raise HarnessError(
             f"the data of {entry['task']} ({entry['split']}) is not at {data}.",
-            "Scores need the very data that was run; prepare it again: "
+            "This needs the very data that was run; prepare it again: "
             f"`python -m harness prepare {entry['task']} --split {entry['split']}`.",
         )
+    return data
+
+
+def _reference(entry: Mapping[str, Any], extra: Sequence[str]) -> Reference:
+    """Load what the pipelines that share this entry's sample are scored against."""
+    data = data_of(entry, "gold.jsonl")
     task = registry.task(parse_spelled(entry["task"]))
     outputs = tuple(dict.fromkeys(filter(is_output, extra)))
     further = (name for name in extra if name not in outputs)
@@ -181,7 +187,7 @@ def _keep_apart(task: Task, answers: Iterable[str], ranked: Iterable[str]) -> No
         )
 
 
-def _given(path: Path, entry: Mapping[str, Any], ids: Sequence[str]) -> Given:
+def given(path: Path, entry: Mapping[str, Any], ids: Sequence[str]) -> Given:
     """What the pipeline gives, from its rows.
 
     One that solves questions at once may never rank; evidence and triples are up to the system.
@@ -216,10 +222,10 @@ def _score_table(
     ranks = False
     for entry in entries:
         path = folder / entry["rows"]
-        given = _given(path, entry, against.ids)
-        ranks = ranks or given.ranking
+        gives = given(path, entry, against.ids)
+        ranks = ranks or gives.ranking
         for rows in _chunks(asked_rows(path, against.ids)):
-            yield from _score_rows(entry["system"], rows, given, against)
+            yield from _score_rows(entry["system"], rows, gives, against)
     if ranks:
         for ids in _chunks(against.ids):
             yield from _bounds(ids, against)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from harness.contract import Setting, Task
 from harness.data import Document, Explained, HarnessError, Lesson, Loaded, RawQuestion
+from harness.score.msmarco import NO_ANSWER
 from harness.score.normalise import triviaqa_normal
 from tasks import shapes
 from tasks.hotpotqa import HotpotQA
@@ -21,7 +22,7 @@ from tasks.mini import mining, words
 from tasks.mini.lessons import DOCUMENTS, Lessons
 from tasks.mini.questions import Question, questions
 from tasks.mini.world import ODD, VERSION, Draws, Entity, Passage, Profile, World
-from tasks.msmarco import NO_ANSWER, MSMarcoQA
+from tasks.msmarco import MSMarcoQA
 from tasks.musique import MuSiQue
 from tasks.triviaqa import WORDS, TriviaQA, TriviaQALong
 from tasks.twowiki import TwoWiki

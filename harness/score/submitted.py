@@ -1,0 +1,104 @@
+"""A prediction file, ours or anybody's, scored as its benchmark's official script scores it.
+
+Needs no run: gold comes from a gold file or from a prepared task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from harness import registry
+from harness.data import HarnessError, raise_together
+from harness.prepare import checked_split, prepared
+from harness.score.checks import Report
+from harness.score.golds import SHAPES, Known, known
+from harness.score.official import BENCHMARKS, read_files
+from harness.score.validity import warnings
+from harness.spelling import parse_spelled
+
+
+def score_against(
+    path: Path,
+    name: str,
+    fmt: str | None,
+    split: str | None,
+    data: Path,
+    gold: Path | None,
+    aliases: Path | None,
+) -> Report:
+    """Score a prediction file against a gold file, or else against the prepared data of a task.
+
+    name: a task; or, with a gold file, one of `BENCHMARKS`
+    fmt:  one that fits the task, None for its benchmark's own
+    split: of the prepared data, None for the task's first
+    Raises `HarnessError`, with all mistakes together, and for what the official script refuses.
+    """
+    if gold is not None and name in BENCHMARKS and fmt in (None, name):
+        return _scored(name, read_files(name, path, gold, aliases))
+    if name in BENCHMARKS and name not in registry.table("tasks"):
+        raise HarnessError(f"{name} is not prepared as a task.", "Name its gold with --gold FILE.")
+    spelled = parse_spelled(name)
+    task = registry.task(spelled)
+    mistakes = []
+    if fmt is not None and fmt not in task.submissions:
+        listed = ", ".join(task.submissions)
+        mistakes.append(HarnessError(f"{fmt} does not fit {name}.", f"Formats that do: {listed}."))
+    if aliases is not None and gold is None:
+        mistakes.append(
+            HarnessError(f"--aliases without --gold: {name} has its own.", "Leave it out.")
+        )
+    try:
+        split = split if gold else checked_split(task, split)
+    except HarnessError as error:
+        mistakes.append(error)
+    raise_together(mistakes)
+    fmt = fmt or task.submissions[0]
+    options = {"metrics": task.ranking_metrics, "rel": task.rel} if fmt == "trec" else {}
+    if gold is not None:
+        return _scored(fmt, read_files(fmt, path, gold, aliases), **options)
+    questions = known(fmt, task, prepared(spelled, task, str(split), data))
+    values = [BENCHMARKS[fmt][1](path), *SHAPES[fmt](questions)]
+    return _without(_scored(fmt, values, **options), _unfilled(fmt, questions))
+
+
+def origin(name: str, split: str | None, gold: Path | None) -> str:
+    """What a file is scored against, in words; of which split a gold file is, nobody checks."""
+    if gold is not None:
+        return f"split {split}, gold {gold}" if split else f"gold {gold}"
+    return f"split {checked_split(registry.task(parse_spelled(name)), split)}"
+
+
+def _scored(fmt: str, values: Sequence[Any], **options: Any) -> Report:
+    """What a scorer reports of parsed files, with what it does not say."""
+    report = BENCHMARKS[fmt][0](*values, **options)
+    return replace(report, warnings=tuple(warnings(fmt, values[0], values[1])))
+
+
+def _unfilled(fmt: str, known: Known) -> dict[str, str]:
+    """Prefixes of keys that some question's gold cannot fill, and what it lacks."""
+    golds = [gold for _, gold in known.questions]
+    found: dict[str, str] = {}
+    if fmt in ("hotpotqa", "2wikimultihopqa") and any(g.sentences is None for g in golds):
+        found |= {"sp_": "supporting sentences", "joint_": "supporting sentences"}
+    if fmt == "2wikimultihopqa" and any(g.triples is None for g in golds):
+        found |= {"evi_": "evidence triples", "joint_": "evidence triples"}
+    return found
+
+
+def _without(report: Report, prefixes: Mapping[str, str]) -> Report:
+    if not prefixes:
+        return report
+
+    def kept(scores: Mapping[str, float]) -> dict[str, float]:
+        return {k: v for k, v in scores.items() if not k.startswith(tuple(prefixes))}
+
+    lacks = [f"The gold has no {what}: no {prefix} keys." for prefix, what in prefixes.items()]
+    return replace(
+        report,
+        scores=kept(report.scores),
+        printed=kept(report.printed),
+        log=(*report.log, *lacks),
+    )
