@@ -16,6 +16,7 @@ from harness.data import DATA, HarnessError
 from harness.prepare import prepare
 from harness.registry import register
 from harness.report.bundle import pack
+from harness.report.compare import Comparison, compare
 from harness.report.latency import Latency
 from harness.report.latency import records as latencies
 from harness.report.leaderboard import leaderboard
@@ -33,6 +34,7 @@ from harness.score.submitted import score_against
 from harness.verify.checks import verify
 
 __all__ = [
+    "Comparison",
     "HarnessError",
     "Latency",
     "Plan",
@@ -40,6 +42,7 @@ __all__ = [
     "Report",
     "Submission",
     "Task",
+    "compare",
     "latencies",
     "latency",
     "leaderboard",

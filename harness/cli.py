@@ -1,8 +1,8 @@
 """The command line: ``python -m harness …``.
 
-Exit codes: 0 fine · 1 a repeat changed rows, or a bundle has findings · 2 usage, or nothing could
-be done · 3 finished with errored questions · 130 interrupted. A user's mistake is one sentence,
-never a traceback.
+Exit codes: 0 fine · 1 a regression, a repeat that changed rows, or a bundle with findings ·
+2 usage, not comparable, or nothing could be done · 3 finished with errored questions ·
+4 inconclusive · 130 interrupted. A user's mistake is one sentence, never a traceback.
 """
 
 from __future__ import annotations
@@ -562,6 +562,67 @@ def leaderboard_(
         typer.echo(f"{report.bundle}: not ranked, {len(report.findings)} findings", err=True)
     out.write_text(render(board, style), encoding="utf-8")  # type: ignore[arg-type]
     typer.echo(out)
+
+
+@app.command(context_settings=LENIENT)
+def compare(
+    context: typer.Context,
+    base: Annotated[Path, typer.Argument(help="The run to compare with.")],
+    new: Annotated[Path, typer.Argument(help="The run to judge; the base itself with --baseline.")],
+    baseline: Annotated[
+        str,
+        typer.Option(help="Compare all systems with this one of the base, not each with itself."),
+    ] = "",
+    system: Annotated[list[str], typer.Option(help="Only these.")] = [],  # noqa: B006
+    task: Annotated[list[str], typer.Option(help="Only these.")] = [],  # noqa: B006
+    metric: Annotated[
+        list[str], typer.Option(help="Metrics of the scores; else the first of each task.")
+    ] = [],  # noqa: B006
+    tolerance_file: Annotated[
+        Path | None, typer.Option(help="YAML: what may fall by how much, with a date and a reason.")
+    ] = None,
+    fail: Annotated[
+        bool,
+        typer.Option("--fail-on-regression", help="Exit 1 at a regression, 4 if inconclusive."),
+    ] = False,
+    accept_: Annotated[
+        bool, typer.Option("--accept", help="Then put the new run in the base's place.")
+    ] = False,
+    reason: Annotated[str, typer.Option(help="Why it is accepted.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Compare two runs question by question: which rows changed, and whether quality fell.
+
+    Not comparable (other data, questions, scorers, depths, dtype): exit 2 and the reasons.
+    """
+    from harness.report.compare import compare, written_comparisons
+    from harness.report.gate import loosened, read_tolerances
+    from harness.report.snapshot import accept, accepted_tolerances, check_accept
+
+    raise_together(_extra(context))
+    if accept_:
+        check_accept(base, new, reason)
+    tolerances = read_tolerances(tolerance_file) if tolerance_file else []
+    if accept_ and not base.exists():
+        accept(base, new, reason, tolerances)
+        typer.echo(f"{base}: the first base is {new}")
+        return
+    found = compare(
+        base, new, baseline=baseline, systems=system, tasks=task, metrics=metric,
+        tolerances=tolerances,
+    )  # fmt: skip
+    cases = [(each.task, each.new, each.metric) for each in found]
+    raise_together(loosened(tolerances, accepted_tolerances(base), cases))
+    if as_json:
+        typer.echo(json.dumps([each.as_json() for each in found], indent=1))
+    else:
+        typer.echo(written_comparisons(found))
+    if accept_:
+        accept(base, new, reason, tolerances)
+        typer.echo(f"{base}: accepted {new}")
+    verdicts = {each.verdict for each in found}
+    if fail and not accept_:
+        raise typer.Exit(1 if "regression" in verdicts else 4 if "inconclusive" in verdicts else 0)
 
 
 @app.command(context_settings=LENIENT)

@@ -68,12 +68,17 @@ def _plain(path: Path, raw: IO[bytes]) -> Iterator[bytes]:
 def lines(path: Path, *, may_be_empty: bool = False) -> Iterator[tuple[str, str]]:
     """(place, line without its newline) for every line of a text file that is not blank."""
     any_line = may_be_empty
-    for number, line in _numbered(path):
-        if text := line.rstrip("\r\n"):
+    for place, text in every_line(path):
+        if text:
             any_line = True
-            yield f"{path}:{number}", text
+            yield place, text
     if not any_line:
         raise _empty(path)
+
+
+def every_line(path: Path) -> Iterator[tuple[str, str]]:
+    """As `lines`, with the blank ones."""
+    return ((f"{path}:{number}", line.rstrip("\r\n")) for number, line in _numbered(path))
 
 
 def text(path: Path) -> str:

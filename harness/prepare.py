@@ -178,8 +178,7 @@ def _write(task: Task, loaded: Loaded, work: Path) -> dict[str, Any]:
             fingerprint.update(line)
             n.write(_line({"id": query_id, **natives_of[query_id]}))
     ours = {each["native"]: query_id for query_id, each in natives_of.items()}
-    order = "".join(f"{ours[native]}\n" for native in pooled)
-    (work / "task" / "order.txt").write_text(order, encoding="utf-8")
+    (work / "task" / "order.txt").write_text("".join(f"{ours[each]}\n" for each in pooled))
     if wanted and written.merged:
         loaded.notes["documents that stood twice (same id, title and text)"] += written.merged
     return {

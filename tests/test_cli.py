@@ -174,6 +174,8 @@ def test_options_that_take_many_words() -> None:
     assert spread(words) == [
         "run", "--system", "a", "--system", "b", "--limit", "3", "--task", "t", "--task", "u",
     ]  # fmt: skip
+    one = ["score-file", "--task", "t", "file"]
+    assert spread(one) == one
 
 
 def test_doctor_says_what_is_usable(capsys) -> None:

@@ -231,3 +231,26 @@ def test_spacy_tokens_are_lower_case_and_split_from_punctuation():
     pytest.importorskip("spacy", reason="needs the extra msmarco")
     msmarco._spacy.cache_clear()
     assert msmarco.tokenised("It's a Lamp.") == "it 's a lamp ."
+
+
+def test_ms_marcos_f1_is_of_the_choice_of_queries_to_answer():
+    none = [msmarco.NO_ANSWER]
+
+    def rows(*answers):
+        return [{"query_id": n, "answers": each} for n, each in enumerate(answers)]
+
+    reference = rows(["a", "b"], ["c"], ["d"], none, none, none)
+    compared = msmarco.compare(rows(["x"], none, ["d"], ["y"], none, ["z"]), reference)
+    assert compared.f1 == pytest.approx(2 * (2 / 4) * (2 / 3) / (2 / 4 + 2 / 3))
+    assert compared.candidate == {0: ["x"], 1: [""], 2: ["d"]}
+    assert msmarco.compare(rows(["x"], none, ["d"], ["y"], none), reference).f1 == compared.f1
+
+
+@pytest.mark.parametrize(
+    "answers", [[["x"], ["c"]], [["x"], ["c"], []], [["x", "y"], ["c"], ["d"]]]
+)
+def test_ms_marco_refuses_other_queries_and_two_answers(answers):
+    candidate = [{"query_id": n, "answers": each} for n, each in enumerate(answers)]
+    reference = [{"query_id": n, "answers": ["a"]} for n in range(3)]
+    with pytest.raises(HarnessError, match=r"Query \d (is in the reference|has 2 answers)"):
+        msmarco.compare(candidate, reference)

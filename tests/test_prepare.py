@@ -13,7 +13,15 @@ from conftest import Toy, toy_questions
 
 from harness import api, registry
 from harness.data import Brief, Candidate, Document, HarnessError, Hit, Loaded, Query, RawQuestion
-from harness.prepare import open_questions, read_about, read_gold
+from harness.prepare import (
+    document_names,
+    named_questions,
+    open_corpus,
+    open_questions,
+    read_about,
+    read_gold,
+    source_order,
+)
 from harness.score.results import CEILING
 from harness.spelling import parse_spelled
 
@@ -121,6 +129,36 @@ def test_rows_of_one_question_are_merged_and_counted() -> None:
     assert gold.answers == ("x", "y")
     assert len(gold.relevance) == 2
     assert read_about(folder)["notes"]["rows merged (same question id)"] == 1
+
+
+def test_the_order_of_the_rows_is_kept_beside_the_sorted_data() -> None:
+    questions = toy_questions()
+    questions[3] = replace(questions[3], candidates=(*questions[3].candidates[1:], *PAIR))
+    folder = prepare(questions[::-1])
+    names = named_questions(folder)
+    assert [names[each].native for each in source_order(folder)] == [q.id for q in questions[::-1]]
+    assert prepare(questions) == folder
+    assert [names[each].native for each in source_order(folder)] == [q.id for q in questions]
+    (named,) = [each for each in names.values() if each.native == "native-3"]
+    assert [name for name, _ in named.passages] == ["7", "6"]
+    assert len({doc_id for _, doc_id in named.passages}) == 1
+
+
+PAIR = (Candidate(Document("", "same"), 0, "7"), Candidate(Document("", "same"), 1, "6"))
+"""Two copies of one passage, each with its own name."""
+
+
+def test_documents_have_their_native_names_or_their_own() -> None:
+    docs = [Document("d1", "one"), Document("d2", "two")]
+    folder = prepare([RawQuestion("a", "one?", relevance={"d1": 1, "gone": 1})], docs)
+    corpus = open_corpus(folder)
+    (gold,) = read_gold(folder).values()
+    found = document_names(folder, corpus, [*corpus.ids, *gold.relevance])
+    assert {corpus[each].text: found[each] for each in corpus.ids} == {"one": "d1", "two": "d2"}
+    assert sorted(found[each] for each in gold.relevance) == ["d1", "gone"]
+    pooled = prepare([RawQuestion("a", "one?", (Candidate(Document("", "one"), 1),))], data="other")
+    (doc_id,) = open_corpus(pooled).ids
+    assert document_names(pooled, open_corpus(pooled), [doc_id]) == {doc_id: doc_id}
 
 
 def test_an_id_that_stands_for_two_questions_is_refused_with_both_places() -> None:

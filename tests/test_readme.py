@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 from readme_table import PLACE, first_table
 
 from harness import api
+from harness.cli import main
 from harness.registry import table
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -34,6 +36,14 @@ def test_it_names_every_task_and_system() -> None:
         for name in table(kind):
             if name not in ("toy", "jsonl") and not name.startswith("mini"):
                 assert f"`{name}`" in README or f"`{name.removeprefix('msmarco')}`" in README, name
+
+
+def test_its_submission_is_written_and_scored(capsys) -> None:
+    block = README.partition("## Submissions")[2].partition("```\n")[2].partition("```")[0]
+    commands = [shlex.split(line)[3:] for line in block.splitlines()]
+    assert [words[0] for words in commands] == ["run", "submit", "score-file"]
+    assert [main(words) for words in commands] == [0, 0, 0]
+    assert "joint_f1: 0.0" in capsys.readouterr().out
 
 
 def test_a_plugged_in_package_is_used_by_the_same_path(tmp_path: Path, monkeypatch, capsys) -> None:

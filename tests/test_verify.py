@@ -422,6 +422,14 @@ FORGED: dict[str, tuple[str, Change]] = {
             lambda h: h["tables"][0]["ranking_metrics"].append("P(rel=__import__('os'))@1"),
         ),
     ),
+    "a metric that no parser ends": (
+        "scores",
+        lambda files: edit(
+            files,
+            "scores.json",
+            lambda h: h["tables"][0]["ranking_metrics"].append(f"P(rel={'-' * 100_000}1)@1"),
+        ),
+    ),
     # latency
     "a latency of nothing": ("latency", lambda files: files.update({"latency.jsonl": b"{}\n"})),
     "a latency of another pipeline": ("latency", timed(system="random@1")),

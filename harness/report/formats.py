@@ -130,7 +130,10 @@ def _musique(export: Export) -> list[dict[str, Any]]:
     else:
         order = golds.scored_rows(by_native)
         export.counts[TWINS] += len(by_native) - len(order)
-    return [_prediction(export, native, by_native.get(native)) for native in order]
+    made = [_prediction(export, native, by_native.get(native)) for native in order]
+    if not any(native.endswith(UNANSWERABLE) for native in order):
+        del export.counts[NO_FLAG]  # MuSiQue-Ans does not look at it
+    return made
 
 
 def _native(row: Any) -> str:
@@ -185,6 +188,7 @@ def _triviaqa(export: Export) -> dict[str, str]:
 # --- MS MARCO and TREC ----------------------------------------------------------------
 
 SHORT = f"questions have fewer than {SLOTS} passages: the archive's check warns, MRR@10 is the same"
+DOUBTED = "answers are left out whose question is said to have none, though they have text"
 OWN_IDS = "documents have no native id and stand under the harness's own"
 
 
@@ -192,7 +196,10 @@ def _msmarco_qa(export: Export) -> list[dict[str, Any]]:
     made = []
     for named in export.named:
         answer = export.answers.get(named.id)
-        text = str(answer.text) if answer and answer.answerable is not False else ""
+        text = str(answer.text) if answer else ""
+        if text.strip() and answer and answer.answerable is False:
+            export.counts[DOUBTED] += 1
+            text = ""
         query = golds.number(named.native)
         made.append({"query_id": query, "answers": [text if text.strip() else NO_ANSWER]})
     return made

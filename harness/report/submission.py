@@ -75,6 +75,11 @@ def submit(
     assert fmt is not None  # or it is among the mistakes
     entry = choose(entries, fmt, wanted)
     export = _export(folder, entry, fmt, gold)
+    if not export.answers and not any(export.ranked.values()):
+        raise HarnessError(
+            f"{entry['system']} has no {FORMATS[fmt].needs} to any question of {entry['task']}.",
+            f"`python -m harness report {folder}` says how its questions ended.",
+        )
     shape = (export.gold,) if gold else SHAPES[fmt](export.known)
     warnings = _place(out, fmt, encoded(FORMATS[fmt].write(export)), shape)
     counted = (f"{count} {what}" for what, count in export.counts.items() if count)
@@ -99,13 +104,13 @@ def _mistakes(fmt: str | None, gold: Path | None) -> list[HarnessError]:
 
 def choose(entries: Sequence[Entry], fmt: str, wanted: Mapping[str, str | None]) -> Entry:
     """The one pipeline of a run that is meant; `HarnessError` if none fits, or several."""
-    given = {name: value for name, value in wanted.items() if value is not None}
-    asked = [entry for entry in entries if all(_is(entry, *each) for each in given.items())]
+    typed = {name: value for name, value in wanted.items() if value is not None}
+    asked = [entry for entry in entries if all(_is(entry, *each) for each in typed.items())]
     if not asked:
-        said = " ".join(f"--{name} {value}" for name, value in given.items())
+        said = " ".join(f"--{name} {value}" for name, value in typed.items())
         raise HarnessError(
             f"the run has no pipeline {said}.".replace("  ", " "),
-            f"It has {_told(entries, given)}.",
+            f"It has {_told(entries, typed)}.",
         )
     fitting = [entry for entry in asked if fmt in _formats(entry)]
     if not fitting:

@@ -479,11 +479,12 @@ def _json_lines(path: Path) -> list[Any]:
 
 def _raw_lines(path: Path) -> list[str]:
     """Lines of a file without blank lines; one that has any is refused, as officially."""
-    numbered = list(files.lines(path))
-    for number, (place, _) in enumerate(numbered, 1):
-        if place != f"{path}:{number}":
-            raise HarnessError(f"{path}:{number} is a blank line.", "Delete it.")
-    return [line for _, line in numbered]
+    found = []
+    for place, line in files.every_line(path):
+        if not line.strip():
+            raise HarnessError(f"{place} is a blank line.", "Delete it.")
+        found.append(line)
+    return found
 
 
 def _squad_file(path: Path) -> list[dict[str, Any]]:

@@ -70,7 +70,8 @@ def paired(
     apart[np.abs(apart) < TINY] = 0.0
     names = np.asarray(groups, dtype=object)[there]
     codes = np.unique(names, return_inverse=True)[1]
-    totals, sizes = np.bincount(codes, apart), np.bincount(codes).astype(np.float64)
+    totals = np.bincount(codes, apart).astype(np.float64)
+    sizes = np.bincount(codes).astype(np.float64)
     mean, count = totals.sum() / sizes.sum(), len(totals)
     low, high, visible = _interval(totals, sizes, seed, level)
     if not totals.any() and count > 1:
@@ -153,10 +154,10 @@ def _sign_flip(totals: Floats, seed: int) -> float:
     for portion in _portions(len(counts)):
         shape = (portion, len(counts))
         if counts.max() == 1:
-            heads = generator.integers(0, 2, shape, dtype=np.int8)
+            signs = 2 * generator.integers(0, 2, shape, dtype=np.int8) - 1
         else:
-            heads = generator.binomial(counts, 0.5, size=shape)
-        beyond += int((np.abs((2 * heads - counts) @ kinds) >= least).sum())
+            signs = 2 * generator.binomial(counts, 0.5, size=shape) - counts
+        beyond += int((np.abs(signs @ kinds) >= least).sum())
     return (1 + beyond) / (1 + RESAMPLES)
 
 

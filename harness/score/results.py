@@ -12,8 +12,10 @@ digest. Two systems that nobody ran stand beside the others: `FLOOR` and `CEILIN
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from array import array
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,6 +59,27 @@ class Scores:
     lines: dict[str, list[dict[str, Any]]]
 
 
+@dataclass
+class Columns:
+    """The scores of one system: a question a place; NaN where it has no value of a metric."""
+
+    ids: list[str] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
+    values: dict[str, array[float]] = field(default_factory=dict)
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        """Append a line of scores.jsonl."""
+        for metric, value in line["metrics"].items():
+            if metric not in self.values:
+                self.values[metric] = array("d", [math.nan] * len(self.ids))
+            self.values[metric].append(value)
+        self.ids.append(line["id"])
+        self.groups.append(str(line["group"]))
+        for column in self.values.values():
+            if len(column) < len(self.ids):
+                column.append(math.nan)
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a run; `HarnessError` if the folder is not a run."""
     try:
@@ -92,26 +115,55 @@ def present(folder: Path) -> dict[str, dict[str, Any]]:
 
 def read_scores(folder: Path) -> list[Scores]:
     """The scores of a run, a table each; `HarnessError` if there are none or rows changed since."""
-    again = f"Score it: `python -m harness score {folder}`."
+    heads = score_heads(folder)
+    found = {digest: _scores(head) for digest, head in heads.items()}
+    for line in score_lines(folder, heads):
+        found[line["sample"]].lines.setdefault(line["system"], []).append(line)
+    return list(found.values())
+
+
+def score_heads(folder: Path) -> dict[str, dict[str, Any]]:
+    """What scores.json says of each table, by the digest of its sample; raises as `read_scores`."""
+    again = _again(folder)
     now = present(folder)
     try:
         heads = json.loads((folder / "scores.json").read_text(encoding="utf-8"))["tables"]
-        found = {head["sample"]: _scores(head) for head in heads}
-        scored = {head["sample"]: head["systems"] for head in heads}
-        counts = {head["sample"]: head["lines"] for head in heads}
+        found = {head["sample"]: head for head in heads if isinstance(head["lines"], int)}
+        scored = {head["sample"]: head["systems"] for head in heads if _scores(head)}
     except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
         raise HarnessError(f"{folder} is not scored yet.", again) from None
     if scored != now:
         raise HarnessError(f"{folder}: scores are older than the rows.", again)
+    return found
+
+
+def score_lines(folder: Path, heads: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The lines of scores.jsonl, one in memory at a time; `HarnessError` at a broken one, or at
+    the end if some are missing."""
+    left = {digest: head["lines"] for digest, head in heads.items()}
     try:
         with (folder / "scores.jsonl").open(encoding="utf-8") as file:
             for line in map(json.loads, file):
-                found[line["sample"]].lines.setdefault(line["system"], []).append(line)
+                left[line["sample"]] -= 1
+                _ = line["system"], line["metrics"]
+                yield line
     except (OSError, ValueError, KeyError, TypeError):
-        counts.clear()
-    if {key: sum(map(len, each.lines.values())) for key, each in found.items()} != counts:
-        raise HarnessError(f"{folder / 'scores.jsonl'} is broken or cut off.", again)
-    return list(found.values())
+        left = {"": 1}
+    if any(left.values()):
+        raise HarnessError(f"{folder / 'scores.jsonl'} is broken or cut off.", _again(folder))
+
+
+def read_columns(folder: Path) -> dict[tuple[str, str], Columns]:
+    """The scores of each system, by the digest of its sample and its name; raises as
+    `read_scores`. Takes 8 bytes a number beside the ids."""
+    found: dict[tuple[str, str], Columns] = {}
+    for line in score_lines(folder, score_heads(folder)):
+        found.setdefault((line["sample"], line["system"]), Columns()).add(line)
+    return found
+
+
+def _again(folder: Path) -> str:
+    return f"Score it: `python -m harness score {folder}`."
 
 
 def _scores(head: Mapping[str, Any]) -> Scores:

@@ -33,10 +33,13 @@ def score_against(
 
     name: a task; or, with a gold file, one of `BENCHMARKS`
     fmt:  one that fits the task, None for its benchmark's own
+    split: of the prepared data, None for the task's first
     Raises `HarnessError`, with all mistakes together, and for what the official script refuses.
     """
     if gold is not None and name in BENCHMARKS and fmt in (None, name):
         return _scored(name, read_files(name, path, gold, aliases))
+    if name in BENCHMARKS and name not in registry.table("tasks"):
+        raise HarnessError(f"{name} is not prepared as a task.", "Name its gold with --gold FILE.")
     spelled = parse_spelled(name)
     task = registry.task(spelled)
     mistakes = []
@@ -48,7 +51,7 @@ def score_against(
             HarnessError(f"--aliases without --gold: {name} has its own.", "Leave it out.")
         )
     try:
-        split = checked_split(task, split)
+        split = split if gold else checked_split(task, split)
     except HarnessError as error:
         mistakes.append(error)
     raise_together(mistakes)
@@ -62,9 +65,9 @@ def score_against(
 
 
 def origin(name: str, split: str | None, gold: Path | None) -> str:
-    """What a file is scored against, in words."""
+    """What a file is scored against, in words; of which split a gold file is, nobody checks."""
     if gold is not None:
-        return f"gold {gold}"
+        return f"split {split}, gold {gold}" if split else f"gold {gold}"
     return f"split {checked_split(registry.task(parse_spelled(name)), split)}"
 
 

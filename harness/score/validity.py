@@ -29,7 +29,7 @@ def _rows_by(key: str) -> Ids:
 
 
 def _queries(lines: Sequence[str]) -> Mapping[str, Iterable[Any]]:
-    return {"": (str(int(line.split("\t")[0])) for line in lines)}
+    return {"": (str(int(line.strip().split("\t")[0])) for line in lines)}
 
 
 def _whole(found: Mapping[str, Any]) -> Mapping[str, Iterable[Any]]:
@@ -95,26 +95,29 @@ def _wanted(fmt: str, gold: Any) -> dict[str, None]:
     if fmt == "triviaqa":
         return dict.fromkeys(official.triviaqa_keys(gold))
     if fmt == "msmarco-passage":
-        return dict.fromkeys(line.split("\t")[0] for line in gold)
+        return dict.fromkeys(_queries(gold)[""])
     key = {"musique": "id", "msmarco-qa": "query_id", "trec": ""}.get(fmt, "_id")
     return dict.fromkeys(str(row[key]) if key else row for row in gold)
 
 
 def _ids(fmt: str, prediction: Any, wanted: Mapping[str, None]) -> Iterator[str]:
     """Of ids that are missing, and of those that nobody asks for."""
+    places: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = {}
     for part, found in CHECKS[fmt].ids(prediction).items():
         there = dict.fromkeys(map(str, found))
-        missing = [each for each in wanted if each not in there]
-        extra = [each for each in there if each not in wanted]
-        where = f"{part!r} of the file" if part else "the file"
+        missing = tuple(each for each in wanted if each not in there)
+        extra = tuple(each for each in there if each not in wanted)
+        places.setdefault((missing, extra), []).append(repr(part) if part else "the file")
+    for (missing, extra), parts in places.items():
+        where = " and ".join(parts)
         if fmt == "triviaqa" and extra and len(missing) == len(wanted):
             style = "<question id>--<file name>" if "--" in missing[0] else "question ids"
             yield f"no key of {where} is asked, all score 0: the data's keys are {style}"
             continue
         if missing:
-            yield f"{len(missing)} of {len(wanted)} ids not in {where} score 0 ({missing[0]} …)"
+            yield f"{len(missing)} of {len(wanted)} ids score 0, not in {where} ({missing[0]} …)"
         if extra:
-            yield f"{len(extra)} ids of {where} are not asked and count nothing ({extra[0]} …)"
+            yield f"{len(extra)} ids in {where} are not asked and count nothing ({extra[0]} …)"
 
 
 def _values(fmt: str, prediction: Any, wanted: Mapping[str, None]) -> Iterator[str]:

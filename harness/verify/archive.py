@@ -159,8 +159,6 @@ def _name(raw: bytes, found: Findings) -> str:
     parts = name.replace("\\", "/").split("/")
     if "\\" in name or ":" in name or name.startswith("/") or ".." in parts:
         found.add("name", name, "it leads out of the bundle.")
-    elif len(parts) > 3:
-        found.add("name", name, "it lies deeper than rows do.")
     elif name not in LIMITS and not ROWS.fullmatch(name):
         found.add("name", name, "no bundle has a file of this name.")
     return name

@@ -1,0 +1,470 @@
+"""Comparing runs: what is compared, what is not, the gate under sabotage, and accepted bases."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Toy, toy_questions
+
+from harness import api, registry
+from harness.cli import main
+from harness.data import Document, Hit, Loaded, Query, Reply
+from harness.report.compare import compare, written_comparisons
+from harness.report.gate import Tolerance, read_tolerances, tolerance_for, verdict
+from harness.report.snapshot import ACCEPTED
+from harness.score import normalise
+from harness.score.paired import holm, paired
+from harness.score.results import read_columns, read_scores
+
+BARE = "mini-hotpotqa:documents=600,questions={}"
+
+
+class Knows:
+    """Answers toy questions right, but for those whose number is in ``wrong``."""
+
+    wrong: frozenset[int] = frozenset()
+    says = "by the {} gate"
+
+    def answer(
+        self, queries: Sequence[Query], documents: Sequence[Sequence[Document]]
+    ) -> list[Any]:
+        return [self._said(query, read) for query, read in zip(queries, documents, strict=True)]
+
+    def _said(self, query: Query, read: Sequence[Document]) -> str:
+        number = int(re.sub(r"\D", "", query.text))
+        word = next(
+            text.partition("by the ")[2].split()[0]
+            for text in (each.text for each in read)
+            if "stands by the" in text
+        )
+        return "nowhere" if number in self.wrong else self.says.format(word)
+
+
+class Ordered:
+    """Ranks the pool as it stands."""
+
+    independent = True
+
+    def retrieve(self, queries: Sequence[Query], k: int) -> list[list[Hit]]:
+        return [[Hit(d, -float(p)) for p, d in enumerate(q.pool or ())][:k] for q in queries]
+
+
+def run(
+    folder: str, wrong: Sequence[int] = (), task: str = "toy:count=200", **options: Any
+) -> Path:
+    """A scored run of `Knows`."""
+    registry.register("systems", "ordered")(Ordered)
+    kind = type("Knows", (Knows,), {"wrong": frozenset(wrong), **options.pop("parts", {})})
+    registry.register("systems", "knows")(kind)
+    made = api.run([task], ["ordered+knows"], out=Path(folder), **options)
+    api.score(made)
+    return made
+
+
+def cli(*words: str) -> int:
+    return main(["compare", *words])
+
+
+# --- what is compared -----------------------------------------------------------------
+
+
+def test_the_same_run_twice_changes_no_row(capsys: Any) -> None:
+    base, new = run("a"), run("b")
+    (found,) = compare(base, new)
+    assert (found.verdict, found.found.difference, found.changed) == ("no regression", 0, {})
+    assert cli("a", "b", "--fail-on-regression") == 0
+    assert "no regression 1 (1: every row is the same)" in capsys.readouterr().out
+
+
+def test_differences_worst_questions_and_changed_rows() -> None:
+    base, new = run("a", range(10, 40)), run("b", range(20))
+    (found,) = compare(base, new)
+    assert (found.metric, found.base, found.new) == ("EM", "ordered+knows", "ordered+knows")
+    assert (found.found.wins, found.found.ties, found.found.losses) == (20, 170, 10)
+    assert found.base_mean == pytest.approx(0.85) and found.new_mean == pytest.approx(0.9)
+    assert found.changed == {"answer": 30} and len(found.changed_ids) == 30
+    assert len(found.worst) == 10 and all(each.new < each.base for each in found.worst)
+    worst = found.worst[0]
+    assert worst.new_answer == "nowhere" and "gate" in worst.base_answer
+    assert worst.text.startswith("Where stands the")
+    values = {
+        line["id"]: line["metrics"]["EM"] for line in read_scores(new)[0].lines["ordered+knows"]
+    }
+    assert values[worst.id] == worst.new == 0
+
+
+def test_more_metrics_are_adjusted_together() -> None:
+    base, new = run("a"), run("b", range(12))
+    found = compare(base, new, metrics=["EM", "F1", "nDCG@10"])
+    assert [each.metric for each in found] == ["EM", "F1", "nDCG@10"]
+    assert [each.p for each in found] == holm([each.found.p for each in found])
+    assert found[0].p > found[0].found.p
+    assert found[2].found.ties == 200
+
+
+def test_all_systems_against_one_baseline(capsys: Any) -> None:
+    registry.register("systems", "ordered")(Ordered)
+    made = api.run(["toy:count=60"], ["random", "bm25", "ordered"], out=Path("a"))
+    api.score(made)
+    found = compare(made, made, baseline="random")
+    assert [each.new for each in found] == ["bm25", "ordered"]
+    assert {each.base for each in found} == {"random"} and {each.changed for each in found} == {
+        None
+    }
+    assert found[0].found.difference > 0 and "better" in found[0].because
+    assert cli("a", "a", "--baseline", "random", "--json", "--system", "bm25") == 0
+    (told,) = json.loads(capsys.readouterr().out)
+    assert told["new"] == "bm25" and told["found"]["n"] == 60
+
+
+def test_columns_are_the_scores_and_errored_questions_count() -> None:
+    class Breaks(Knows):
+        def _said(self, query: Query, read: Sequence[Document]) -> str:
+            if query.text.endswith("3?"):
+                raise ValueError("broken")
+            return super()._said(query, read)
+
+    base = run("a")
+    registry.register("systems", "knows")(Breaks)
+    new = api.run(["toy:count=200"], ["ordered+knows"], out=Path("b"))
+    api.score(new)
+    (table,) = read_scores(new)
+    columns = read_columns(new)[table.sample.digest, "ordered+knows"]
+    lines = table.lines["ordered+knows"]
+    assert columns.ids == [line["id"] for line in lines]
+    for metric, values in columns.values.items():
+        told = [line["metrics"].get(metric, np.nan) for line in lines]
+        assert np.array_equal(values, told, equal_nan=True)
+    (found,) = compare(base, new)
+    assert found.found.losses == found.changed["state"] > 0  # type: ignore[index]
+    assert "(error:" in found.worst[0].new_answer
+
+
+# --- what is not ----------------------------------------------------------------------
+
+
+def refused(capsys: Any, *words: str) -> str:
+    """What is said against a comparison; no number with it."""
+    assert cli(*words) == 2
+    told = capsys.readouterr()
+    assert told.out == "" and "Traceback" not in told.err
+    return str(told.err)
+
+
+def edit(path: Path, change: Callable[[Any], None]) -> None:
+    value = json.loads(path.read_text())
+    change(value)
+    path.write_text(json.dumps(value))
+
+
+def test_other_questions_seeds_and_limits_are_not_comparable(capsys: Any) -> None:
+    run("a", limit=100)
+    run("b", limit=120)
+    assert "because b has it with limit 120 and not 100" in refused(capsys, "a", "b")
+    run("c", limit=100, seed=1)
+    assert "seed 1 and not 0" in refused(capsys, "a", "c")
+
+
+def test_other_data_is_not_comparable(capsys: Any) -> None:
+    class Other(Toy):
+        def load(self, source: Path | None, split: str, limit: int | None) -> Loaded:
+            return Loaded(toy_questions(self.count)[1:])
+
+    run("a")
+    registry.register("tasks", "toy")(type("Toy", (Other,), {"version": "2"}))
+    run("b")
+    assert "because b has it with fingerprint" in refused(capsys, "a", "b")
+
+
+def test_other_dtypes_lengths_and_instructions_are_not_comparable(capsys: Any) -> None:
+    run("a")
+    run("b", dtype="bfloat16")
+    assert "dtype 'float32' and 'bfloat16'" in refused(capsys, "a", "b")
+
+    def longer(told: Any) -> None:
+        for stage in told["stages"].values():
+            stage["parts"]["max_new_tokens"] = 7
+
+    run("c")
+    edit(Path("c/manifest.json"), longer)
+    assert "length of answers 32 and 7" in refused(capsys, "a", "c")
+
+
+def test_other_depths_are_not_comparable_where_a_ranking_is_judged(capsys: Any) -> None:
+    made = api.run(["toy"], ["bm25@2", "bm25", "random"], out=Path("a"))
+    api.score(made)
+    told = refused(capsys, "a", "a", "--baseline", "bm25", "--metric", "nDCG@10")
+    assert "k differs: they rank 2 and 5 documents" in told and "random" not in told
+
+
+def test_other_scorers_are_not_comparable_if_it_makes_a_difference(capsys: Any) -> None:
+    run("a", range(9))
+    run("b", range(9))
+    edit(Path("a/scores.json"), lambda told: told.update(scorer={"sources": "older"}))
+    assert cli("a", "b") == 0
+    text = Path("a/scores.jsonl").read_text()
+    Path("a/scores.jsonl").write_text(text.replace('"EM": 0.0', '"EM": 1.0', 1))
+    capsys.readouterr()
+    assert "because the scorers differ: scored again, a has other values of EM" in refused(
+        capsys, "a", "b"
+    )
+    edit(Path("b/manifest.json"), lambda told: told["pipelines"][0].update(data="gone"))
+    edit(Path("a/manifest.json"), lambda told: told["pipelines"][0].update(data="gone"))
+    assert "cannot be scored again" in refused(capsys, "a", "b")
+
+
+def test_a_system_that_is_gone_is_told(capsys: Any) -> None:
+    for folder, systems in (("a", ["bm25", "random"]), ("b", ["bm25"])):
+        api.score(api.run(["toy"], systems, out=Path(folder)))
+    assert "random on toy is not comparable, because b does not have it" in refused(
+        capsys, "a", "b"
+    )
+    assert cli("a", "b", "--system", "bm25") == 0
+    assert cli("b", "a") == 0  # a new one has nothing to be compared with
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("a", "nowhere"), "does not exist"),
+        (("a", "a", "--system", "bm52"), "no system 'bm52'.*There are: bm25, random"),
+        (("a", "a", "--task", "tyo"), "no task 'tyo'.*There are: toy"),
+        (("a", "a", "--baseline", "bm52"), "no baseline 'bm52' is in a"),
+        (("a", "a", "--metric", "EM"), "has no EM.*Both have: nDCG@10"),
+        (("a", "a", "--tolerance-file", "none.yaml"), "cannot read the tolerances"),
+        (("a", "a", "--accept", "--reason", "why"), "is the base itself"),
+        (("a", "a", "--acept"), "Did you mean --accept"),
+    ],
+)
+def test_mistakes_are_sentences(words: tuple[str, ...], said: str, capsys: Any) -> None:
+    api.score(api.run(["toy"], ["bm25", "random"], out=Path("a")))
+    assert re.search(said, refused(capsys, *words), re.DOTALL)
+
+
+# --- the gate -------------------------------------------------------------------------
+
+
+def test_three_verdicts_and_their_exit_codes(capsys: Any) -> None:
+    for folder, wrong in (("a", 0), ("much", 30), ("little", 3)):
+        run(folder, range(wrong))
+    words = ("--fail-on-regression", "--tolerance-file", "gate.yaml")
+    entry = "{tolerance: %s, date: 2026-11-28, reason: seen}"
+    Path("gate.yaml").write_text(f"tolerances: [{entry % 0.02}]")
+    assert cli("a", "much", *words) == 1
+    assert "more than the 0.02 tolerated is lost" in capsys.readouterr().out
+    assert cli("a", "much") == 0
+    assert cli("a", "little", *words) == 4
+    assert "neither show a loss of more than 0.02 nor exclude it" in capsys.readouterr().out
+    assert cli("much", "a", *words) == 0
+    assert "better" in capsys.readouterr().out
+    Path("gate.yaml").write_text(f"tolerances: [{entry % 0.05}]")
+    assert cli("a", "little", *words) == 0
+
+
+def sample(seed: int, drop: float) -> tuple[Any, Any]:
+    """EM of two runs of 500 questions that differ by chance in one of ten, and by a drop."""
+    rng = np.random.default_rng(seed)
+    base = rng.random(500) < 0.55
+    noise = rng.random(500) < 0.1
+    new = np.where(noise, rng.random(500) < 0.55, base) & (rng.random(500) >= drop / 0.55)
+    return base.astype(float), new.astype(float)
+
+
+def judged(seed: int, drop: float) -> str:
+    groups = [str(each) for each in range(500)]
+    found = paired(*sample(seed, drop), groups)
+    return verdict(found, found.p, 0.02, same=False)[0]
+
+
+def test_noise_is_not_flagged_and_a_planted_drop_is_found() -> None:
+    quiet = [judged(seed, 0.0) for seed in range(400)]
+    assert quiet.count("regression") <= 0.05 * 400
+    planted = [judged(seed, 0.05) for seed in range(400)]
+    assert planted.count("regression") >= 0.8 * 400
+
+
+def gate(base: Path, new: Path) -> int:
+    Path("gate.yaml").write_text(
+        "tolerances: [{tolerance: 0.02, date: 2026-11-28, reason: what these runs can see}]"
+    )
+    return cli(str(base), str(new), "--fail-on-regression", "--tolerance-file", "gate.yaml")
+
+
+def mini(folder: str, system: str, questions: int, sub: str = "data") -> Path:
+    made = api.run([BARE.format(questions)], [system], out=Path(folder), data=Path(sub))
+    api.score(made)
+    return made
+
+
+def test_bm25_without_idf_is_red(monkeypatch: pytest.MonkeyPatch) -> None:
+    from systems.bm25 import BM25
+
+    base, built = mini("base", "bm25", 600), BM25._index
+
+    def without_idf(self: BM25, texts: Any) -> Any:
+        """An index in which every word weighs alike."""
+        scores = (index := built(self, texts)).scores
+        sizes = np.diff(scores["indptr"])
+        idf = np.log(1 + (scores["num_docs"] - sizes + 0.5) / (sizes + 0.5))
+        scores["data"] = (scores["data"] / np.repeat(idf, sizes)).astype(np.float32)
+        return index
+
+    monkeypatch.setattr(BM25, "_index", without_idf)
+    assert gate(base, mini("new", "bm25", 600, "other")) == 1  # its index is not that of the base
+
+
+def test_rico_with_its_sign_flipped_is_red(monkeypatch: pytest.MonkeyPatch) -> None:
+    from systems.rico import mixture
+
+    base, products = mini("base", "rico:steps=1", 60), mixture.products
+    assert gate(base, mini("twin", "rico:steps=1", 60)) == 0
+    monkeypatch.setattr(mixture, "products", lambda *given: -products(*given))
+    assert gate(base, mini("new", "rico:steps=1", 60)) == 1
+
+
+def test_a_reader_that_drops_its_last_token_is_red(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    from systems.reader import Reader
+
+    base, written = mini("base", "bm25+reader@10", 60), Reader._written
+
+    def shorter(self: Reader, prompts: Any) -> Any:
+        return [replace(t, text=" ".join(t.text.split()[:-1])) for t in written(self, prompts)]
+
+    monkeypatch.setattr(Reader, "_written", shorter)
+    assert gate(base, mini("new", "bm25+reader@10", 60)) == 1
+
+
+def test_a_scorer_that_skips_articles_is_red(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """Whether the code of the scorer is known to be another one or not."""
+    parts = {"says": "by {} gate"}
+    base = run("base", parts=parts)
+    monkeypatch.setattr(normalise, "_ARTICLES", re.compile("(?!)"))
+    new = run("new", parts=parts)
+    assert gate(base, new) == 2
+    assert "EM of 200 rows that are the same is another one" in capsys.readouterr().err
+    edit(new / "scores.json", lambda told: told.update(scorer={"sources": "newer"}))
+    capsys.readouterr()
+    assert gate(base, new) == 2
+    assert "scored again, base has other values of EM" in capsys.readouterr().err
+
+
+# --- tolerances -----------------------------------------------------------------------
+
+
+def rule(tolerance: float, reason: str = "why", day: int = 1, **parts: str) -> Tolerance:
+    return Tolerance(tolerance, date(2026, 11, day), reason, **parts)
+
+
+def test_the_last_tolerance_that_fits_counts() -> None:
+    given = [rule(0.1), rule(0.2, task="toy"), rule(0.3, system="bm25*", metric="EM")]
+    assert tolerance_for(given, "mini-x", "rico", "EM").tolerance == 0.1
+    assert tolerance_for(given, "toy:count=3", "rico", "EM").tolerance == 0.2
+    assert tolerance_for(given, "toy", "bm25+reader@5", "EM").tolerance == 0.3
+    assert tolerance_for(given, "toy", "bm25+reader@5", "F1").tolerance == 0.2
+    assert tolerance_for([rule(0.1, task="no")], "toy", "bm25", "EM").tolerance == 0.01
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "no list of tolerances"),
+        ("tolerances: []", "no list of tolerances"),
+        ("tolerances: [3]", "entry 1: it is no"),
+        ("tolerance: []", "no list of tolerances"),
+        ("tolerances: [", "cannot read"),
+        ("tolerances: [{tolerance: 0.1, date: 2026-11-28}]", "it has no reason"),
+        ("tolerances: [{tolerance: 0.1, date: 2026-11-28, reason: ' '}]", "it has no reason"),
+        ("tolerances: [{tolerance: 0.1, reason: x}]", "it has no date"),
+        ("tolerances: [{tolerance: 0.1, date: soon, reason: x}]", "its date cannot be read"),
+        ("tolerances: [{tolerance: 2, date: 2026-11-28, reason: x}]", "not in 0..1"),
+        ("tolerances: [{tolerance: .nan, date: 2026-11-28, reason: x}]", "not in 0..1"),
+        ("tolerances: [{date: 2026-11-28, reason: x}]", "not in 0..1"),
+        ("tolerances: [{tolerance: 0.1, date: 2026-11-28, reason: x, tsk: y}]", "has tsk, which"),
+        ("tolerances: [{tolerance: 0.1, date: 2026-11-28, reason: 3}]", "reason cannot be read"),
+    ],
+)
+def test_a_wrong_tolerance_file_is_told(text: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "gate.yaml"
+    path.write_text(text)
+    with pytest.raises(api.HarnessError, match=said):
+        read_tolerances(path)
+
+
+def test_loosening_a_tolerance_needs_a_reason(capsys: Any) -> None:
+    run("new", range(5))
+    run("later", range(6))
+
+    def file(tolerance: float, reason: str, day: str = "2026-11-28") -> tuple[str, str]:
+        Path("gate.yaml").write_text(
+            f"tolerances: [{{tolerance: {tolerance}, date: {day}, reason: {reason}}}]"
+        )
+        return "--tolerance-file", "gate.yaml"
+
+    assert cli("base", "new", "--accept", "--reason", "first", *file(0.02, "seen")) == 0
+    assert cli("base", "later", *file(0.02, "seen")) == 0
+    assert cli("base", "later", *file(0.01, "seen")) == 0
+    capsys.readouterr()
+    for loose in (
+        file(0.05, "seen"),
+        file(0.05, "seen", "2026-12-01"),
+        file(0.05, "of its own", "2026-01-01"),
+    ):
+        assert "may fall by 0.05, by 0.02 when the base" in refused(capsys, "base", "later", *loose)
+    assert cli("base", "later", *file(0.05, "of its own", "2026-12-01")) == 0
+
+
+def test_accepting_replaces_the_base_and_keeps_a_log(capsys: Any) -> None:
+    base, new = Path("base"), run("new", range(30))
+    old = run("old")
+    assert cli("base", "old", "--accept", "--reason", "the first") == 0
+    assert cli("base", "new", "--fail-on-regression") == 1
+    assert cli("base", "new", "--accept") == 2
+    assert "for a reason" in capsys.readouterr().err
+    assert compare(base, old)[0].changed == {}
+    assert cli("base", "new", "--accept", "--reason", "a worse reader, wanted") == 0
+    assert cli("base", "new", "--fail-on-regression") == 0
+    assert compare(base, new)[0].changed == {}
+    log = [json.loads(line) for line in (base / ACCEPTED).read_text().splitlines()]
+    assert [each["reason"] for each in log] == ["the first", "a worse reader, wanted"]
+    told = json.loads((base / "manifest.json").read_text())
+    whole = json.loads((new / "manifest.json").read_text())
+    assert "sessions" in whole and "sessions" not in told
+    assert told["facts"].items() < whole["facts"].items()
+    assert not Path("base.old").exists() and not Path("base.part").exists()
+
+
+def test_only_a_run_is_replaced(capsys: Any) -> None:
+    run("new")
+    Path("base").mkdir()
+    Path("base/thesis.txt").write_text("years of work")
+    assert "is not the folder of a run" in refused(
+        capsys, "base", "new", "--accept", "--reason", "x"
+    )
+    assert Path("base/thesis.txt").exists()
+
+
+def test_tables_in_markdown_and_names_of_two_systems() -> None:
+    api.score(api.run(["toy"], ["bm25", "random"], out=Path("a")))
+    text = written_comparisons(compare("a", "a", baseline="random"), "markdown")
+    assert "| bm25 " in text and "bm25 against random, nDCG@10" in text
+
+
+def test_replies_are_compared_too() -> None:
+    class Solves:
+        def solve(self, queries: Sequence[Query], k: int) -> list[Reply]:
+            return [Reply(hits=[Hit((query.pool or ("",))[0], 1.0)]) for query in queries]
+
+    registry.register("systems", "solves")(Solves)
+    for folder in ("a", "b"):
+        api.score(api.run(["toy"], ["solves"], out=Path(folder)))
+    (found,) = compare("a", "b")
+    assert found.metric == "EM" and found.verdict == "no regression"
