@@ -115,7 +115,7 @@ def test_part_of_the_questions_is_no_challenge(made) -> None:
 def test_worlds_follow_from_seed_and_task_alone(made) -> None:
     assert world("a", TASKS[0]) == world("a", TASKS[0])
     worlds = {world(seed, task) for seed in ("a", "b") for task in TASKS}
-    assert len(worlds) == 4
+    assert len({each.rpartition("=")[2] for each in worlds}) == 4
     reordered = "mini-hotpotqa:questions=12,documents=300"
     assert world("a", TASKS[0]).rpartition("=")[2] == world("a", reordered).rpartition("=")[2]
     other = register(["bm25@7"], TASKS, Path("other.json"))

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable
-from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,10 +38,12 @@ from forging import (
 
 from harness import api, registry
 from harness.cli import main
-from harness.data import Gold, HarnessError, Hit, Row
+from harness.data import Answer, Gold, HarnessError, Hit, Row
 from harness.prepare import prepare, read_gold
 from harness.report.bundle import archive, pack
-from harness.run.store import row_line
+from harness.run.plan import make_plan
+from harness.run.runner import run
+from harness.run.store import read_rows, row_line
 from harness.spelling import parse_pipeline
 from harness.verify import archive as reader
 from harness.verify import rows as row_rules
@@ -299,8 +301,6 @@ FORGED: dict[str, tuple[str, Change]] = {
     "a pipeline with markup": ("manifest", manifest(in_entry(system="bm25:k1=<b>@5"))),
     "a split that is not there": ("manifest", manifest(in_entry(split="secret"))),
     "a setting that is not there": ("manifest", manifest(in_entry(setting="open"))),
-    "no question asked": ("manifest", manifest(in_entry(limit=0))),
-    "a batch of nothing": ("manifest", manifest(in_entry(batch_size=0))),
     "a world without end": (
         "size",
         manifest(in_entry(task="mini-hotpotqa:documents=999999999")),
@@ -311,10 +311,6 @@ FORGED: dict[str, tuple[str, Change]] = {
     "errors denied": ("manifest", row(put(error="bm25: failed"))),
     "questions denied": ("manifest", manifest(in_entry(questions=19))),
     "a ranking denied": ("manifest", manifest(in_entry(ranks=False))),
-    "a pipeline twice": (
-        "manifest",
-        manifest(lambda about: about["pipelines"].append(deepcopy(entry_of(about)))),
-    ),
     "another fingerprint": (
         "fingerprint",
         lambda files: edit(files, "manifest.json", of_another_print),
@@ -451,6 +447,34 @@ def test_a_forged_bundle_is_refused_by_the_rule_that_it_breaks(name: str, made) 
     bundle = forged(made.good, change)
     assert rule in rules_of(bundle, made)
     assert verify(bundle, made.data).badge == "self-reported"
+
+
+def twice(rows: str) -> Change:
+    """A pipeline stands twice, the second time with rows of this name."""
+
+    def changed(files: Files) -> None:
+        about = json.loads(files["manifest.json"])
+        again = {**entry_of(about), "rows": rows or entry_of(about)["rows"]}
+        files[again["rows"]] = files[entry_of(about)["rows"]]
+        edit(files, "manifest.json", lambda told: told["pipelines"].append(again))
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (twice(""), "two pipelines have the same rows"),
+        (twice("a/b/rows.jsonl"), "it stands twice"),
+        (manifest(in_entry(limit=0)), "limit or its batch size is less than 1"),
+        (manifest(in_entry(limit=-3)), "limit or its batch size is less than 1"),
+        (manifest(in_entry(batch_size=0)), "limit or its batch size is less than 1"),
+        (manifest(in_entry(errors=None)), "0 rows are errors, not None"),
+    ],
+)
+def test_a_manifest_that_no_run_writes_is_refused_for_what_is_wrong(change, said, made) -> None:
+    found = verify(forged(made.good, change), made.data).findings
+    assert any(each.rule == "manifest" and said in each.sentence for each in found)
 
 
 ANSWERS: dict[str, tuple[str, Change]] = {
@@ -616,7 +640,7 @@ def linked(opened: ZipFile) -> None:
     opened.writestr(told, "/etc/passwd")
 
 
-def twice(opened: ZipFile) -> None:
+def same_name(opened: ZipFile) -> None:
     with pytest.warns(UserWarning, match="Duplicate"):
         opened.writestr("manifest.json", "{}")
 
@@ -644,7 +668,7 @@ ARCHIVES: dict[str, tuple[str, Callable[[Any], bytes]]] = {
     ),
     "a link": ("link", lambda made: as_others_write(made, linked)),
     "a folder": ("name", lambda made: as_others_write(made, lambda z: z.mkdir("a"))),
-    "a name twice": ("duplicate", lambda made: as_others_write(made, twice)),
+    "a name twice": ("duplicate", lambda made: as_others_write(made, same_name)),
     "encrypted": ("encrypted", lambda made: flagged(bytes_of(made), 1)),
     "strongly encrypted": ("encrypted", lambda made: flagged(bytes_of(made), 0x40)),
     "a data descriptor": ("archive", lambda made: flagged(bytes_of(made), 8)),
@@ -918,6 +942,18 @@ def test_latency_and_further_metrics_are_accepted(made) -> None:
         api.score(folder)
 
 
+def test_a_folder_that_a_bundle_names_is_not_read(made) -> None:
+    """``jsonl:DIR`` needs no network, so that a run would prepare it; the verifier does not."""
+    Path("their/qrels").mkdir(parents=True)
+    Path("their/corpus.jsonl").write_text('{"_id":"D1","title":"","text":"a"}\n')
+    Path("their/queries.jsonl").write_text('{"_id":"Q1","text":"a"}\n')
+    Path("their/qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\nQ1\tD1\t1\n")
+    task = manifest(in_entry(task="jsonl:their", setting="corpus"))
+    found = verify(forged(made.good, task), made.data).findings
+    assert any(each.rule == "data" and "is not prepared" in each.sentence for each in found)
+    assert not list(made.data.glob("jsonl*"))
+
+
 def test_a_bundle_cannot_make_us_generate_any_number_of_worlds(made, monkeypatch) -> None:
     from harness.verify import checks
 
@@ -943,6 +979,9 @@ def test_the_same_run_packs_to_the_same_bytes_without_corpus_text(made) -> None:
     told = made.place / "good.submission.json"
     one, two = (pack(made.place / "good", told, Path(n)) for n in ("one.zip", "two.zip"))
     assert one.read_bytes() == two.read_bytes() == made.good.read_bytes()
+    with ZipFile(one) as opened:
+        assert {info.date_time for info in opened.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+        assert opened.namelist() == sorted(opened.namelist())
     files = files_of(one)
     assert str(made.place).encode() not in b"".join(files.values())
     corpus = next((made.data / "corpora").iterdir()) / "documents.jsonl"
@@ -1118,6 +1157,25 @@ def test_rows_agree_but_for_ties_of_the_scores_computed_here() -> None:
     assert not agrees(ranked(("a", 2.0), ("b", 1.0), ("d", 1.0)), here)
     assert not agrees(Row("q", error="bm25: failed"), here)
     assert agrees(Row("q", error="x"), Row("q", error="y"))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [("Paris", "Paris", True), ("Paris", "paris", False), ("", None, False), (None, None, True)],
+)
+def test_rows_agree_in_the_text_of_the_answer(one, other, same) -> None:
+    rows = [Row("q", answer=None if text is None else Answer(text)) for text in (one, other)]
+    assert agrees(*rows) is same
+
+
+def test_of_a_plan_only_the_named_questions_are_asked(made) -> None:
+    plan = make_plan([TASK], ["bm25@2"], data=made.data)
+    some = [
+        json.loads(t)["id"]
+        for t in files_of(made.good)[rows_name(files_of(made.good))].splitlines()[:3]
+    ]
+    folder = run(replace(plan, only=frozenset(some)), Path("some"), made.data)
+    assert {r.id for r in read_rows(next(folder.rglob("rows.jsonl")))} == set(some)
 
 
 def test_the_interval_of_a_share_is_the_exact_one() -> None:

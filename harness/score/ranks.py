@@ -56,7 +56,7 @@ def rank_intervals(values: Mapping[str, Floats], groups: Sequence[str]) -> dict[
         above = [name for name in names if means[name] >= means[lower] - TINY]
         family = [pair for pair in combinations(names, 2) if set(pair) <= set(above)]
         for (upper, other), p in zip(family, holm([ps[each] for each in family]), strict=True):
-            if other == lower and p <= ALPHA and means[upper] > means[lower] + TINY:
+            if other == lower and p <= ALPHA:  # with equal means p is 1
                 better[lower] += 1
                 worse[upper] += 1
     return {name: Ranks(1 + better[name], len(names) - worse[name]) for name in names}

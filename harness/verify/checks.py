@@ -231,7 +231,7 @@ def _understood(entry: Mapping[str, Any]) -> tuple[Spelled, Pipeline, Task]:
     checked_split(task, entry["split"])
     if entry["setting"] not in task.settings:
         raise HarnessError(f"{task.name} has no setting {entry['setting']!r}.")
-    if (entry["limit"] or 1) < 1 or entry["limit"] == 0 or entry["batch_size"] < 1:
+    if entry["batch_size"] < 1 or (entry["limit"] is not None and entry["limit"] < 1):
         raise HarnessError("its limit or its batch size is less than 1.")
     return spelled, pipeline, task
 
@@ -243,8 +243,6 @@ def _contradictions(
     told = [entry["generated"], entry["answer_metrics"], entry["ranking_metrics"]]
     if told != [task.generated, list(task.answer_metrics), list(task.ranking_metrics)]:
         yield "manifest", "its metrics, or whether it is generated, are not the task's."
-    if entry["errors"] is None:
-        yield "manifest", "it is not finished."
     if len(entry["stages"]) != len(pipeline.stages):
         yield "keys", "it has another number of stages than its pipeline."
         return
