@@ -1004,6 +1004,7 @@ def test_rows_beyond_the_sample_are_not_packed(made, tmp_path: Path) -> None:
     [
         (lambda run: (run / "scores.json").unlink(), "not scored yet"),
         (lambda run: next(run.rglob("rows.jsonl")).unlink(), "older than the rows"),
+        (lambda run: _cut(run), "has no row for 2 of 4 questions"),
         (lambda run: (run / "manifest.json").unlink(), "not the folder of a run"),
         (lambda run: _in_json(run / "manifest.json", "sessions", []), "lacks sessions"),
     ],
@@ -1015,6 +1016,12 @@ def test_only_a_whole_run_is_packed(spoil, said, made) -> None:
         pack(folder, made.place / "good.submission.json", Path("x.zip"))
     assert said in str(error.value)
     assert not Path("x.zip").exists()
+
+
+def _cut(run: Path) -> None:
+    path = next(run.rglob("rows.jsonl"))
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:2]))
+    api.score(run)
 
 
 def _in_json(path: Path, key: str, value: object) -> None:
