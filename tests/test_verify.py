@@ -1004,6 +1004,7 @@ def test_rows_beyond_the_sample_are_not_packed(made, tmp_path: Path) -> None:
     [
         (lambda run: (run / "scores.json").unlink(), "not scored yet"),
         (lambda run: next(run.rglob("rows.jsonl")).unlink(), "older than the rows"),
+        (lambda run: _unended(run), "is not finished"),
         (lambda run: _cut(run), "has no row for 2 of 4 questions"),
         (lambda run: (run / "manifest.json").unlink(), "not the folder of a run"),
         (lambda run: _in_json(run / "manifest.json", "sessions", []), "lacks sessions"),
@@ -1022,6 +1023,11 @@ def _cut(run: Path) -> None:
     path = next(run.rglob("rows.jsonl"))
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:2]))
     api.score(run)
+
+
+def _unended(run: Path) -> None:
+    about = json.loads((run / "manifest.json").read_text())
+    _in_json(run / "manifest.json", "pipelines", [{**about["pipelines"][0], "errors": None}])
 
 
 def _in_json(path: Path, key: str, value: object) -> None:
