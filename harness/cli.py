@@ -184,7 +184,7 @@ def run(
         for line in needs(plan):
             typer.echo(f"needs: {line}")
         raise typer.Exit
-    raise typer.Exit(_carry_out(plan, out, data, metric, protocol, context.obj))
+    raise typer.Exit(_carry_out(plan, out, data, context.obj, metric, protocol))
 
 
 def _protocol(name: str, mistakes: list[HarnessError]) -> Protocol | None:
@@ -201,9 +201,9 @@ def _carry_out(
     plan: Plan,
     out: Path | None,
     data: Path,
+    argv: Sequence[str],
     metrics: Sequence[str],
     protocol: Protocol | None,
-    argv: Sequence[str],
 ) -> int:
     """Run, show the tables, tell what went wrong; returns the exit code."""
     from harness.run import latency, runner

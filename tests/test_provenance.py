@@ -209,6 +209,27 @@ def test_each_start_that_has_something_to_do_is_a_session_and_no_other() -> None
     assert len({each["machine"] for each in sessions}) == 1
 
 
+def test_a_start_that_asks_for_fewer_is_a_session_though_no_question_is_asked() -> None:
+    api.run(["toy"], ["bm25"], out="r", limit=9)
+    api.run(["toy"], ["bm25"], out="r", limit=5)
+    found = manifest_of("r")
+    assert [entry["limit"] for entry in found["pipelines"]] == [5]
+    assert [each["command"]["limit"] for each in found["sessions"]] == [9, 5]
+    assert found["pipelines"][0]["errors"] == 0
+
+
+def test_what_no_pipeline_is_made_of_any_more_is_left_out(monkeypatch) -> None:
+    api.run(["toy"], ["bm25"], out="r")
+    before = manifest_of("r")
+    monkeypatch.setattr(Toy, "version", "2")
+    api.run(["toy"], ["bm25"], out="r", batch_size=8)
+    found = manifest_of("r")
+    (entry,) = found["pipelines"]
+    assert list(found["stages"]) == entry["stages"] != before["pipelines"][0]["stages"]
+    assert before["pipelines"][0]["source"] not in found["facts"]
+    assert missing(found) == []
+
+
 def test_facts_that_sessions_share_stand_once_and_others_are_kept(monkeypatch) -> None:
     api.run(["toy"], ["bm25"], out="r", limit=5)
     with monkeypatch.context() as patched:

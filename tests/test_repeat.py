@@ -125,13 +125,15 @@ def test_all_sessions_of_a_run_are_repeated_as_they_were_asked() -> None:
     registry.register("tasks", "toy")(Taught)
     registry.register("systems", "pupil")(Pupil)
     api.run(["toy"], ["bm25", "random"], out="r", limit=7, seed=1)
+    api.run(["toy"], ["random"], out="r", limit=7, seed=1, setting="corpus")
+    api.run(["toy:count=30"], ["random"], out="r", limit=7, seed=1)
     api.run(["toy:count=30", "toy"], ["bm25@3+pupil@2"], out="r", batch_size=4)
     api.run(["toy"], ["speaker"], out="r", setting="corpus", limit=5)
     api.run(["toy"], ["bm25"], out="r", overrides=["bm25.k1=1"], dtype="float16", limit=3)
     done = api.repeat("r", "new")
     assert done.same and done.folder == Path("new")
     old, new = manifest_of("r"), manifest_of("new")
-    assert len(done.pipelines) == len(old["pipelines"]) == 6
+    assert len(done.pipelines) == len(old["pipelines"]) == 8
     drop = ("source", "train")
 
     def told(found: dict[str, Any]) -> list[str]:
@@ -220,7 +222,7 @@ def test_other_train_questions_are_refused(capsys) -> None:
 
 def test_an_old_manifest_the_run_itself_and_no_run_are_refused(capsys) -> None:
     api.run(["toy"], ["bm25"], out="r")
-    assert "is the run itself" in refused(capsys, "r", "-o", "./r")[0]
+    assert "is the run itself" in refused(capsys, "r", "-o", str(Path("r").resolve()))[0]
     assert "not the folder of a run" in refused(capsys, "nowhere")[0]
     old = {**manifest_of("r"), "format": 1, "sessions": []}
     Path("r/manifest.json").write_text(json.dumps(old))

@@ -23,6 +23,7 @@ import numpy as np
 from harness.data import HarnessError, raise_together
 from harness.prepare import read_lines
 from harness.report.gate import SAME, Tolerance, Verdict, tolerance_for, verdict
+from harness.report.latency import passes
 from harness.report.sheet import MINI, Sheet, Style, written
 from harness.run.store import asked_rows
 from harness.score.changed import changed_rows
@@ -62,6 +63,7 @@ class Comparison:
 
     p:       of the sign-flip test, adjusted by Holm for all comparisons of this command
     changed: questions whose rows differ, by kind of change; None: two systems, not one
+    p50_ms:  of both, where one latency pass measured both; else None
     """
 
     task: str
@@ -81,6 +83,7 @@ class Comparison:
     changed: dict[str, int] | None
     changed_ids: tuple[str, ...]
     worst: tuple[Question, ...]
+    p50_ms: tuple[float, float] | None = None
 
     @property
     def name(self) -> str:
@@ -427,7 +430,23 @@ def _comparison(
         None if each.changed is None else dict(kinds),
         tuple(each.changed or ()),
         tuple(_questions(one, other, each.pair, worst)),
+        _timed(one.folder, each.pair) if one.folder == other.folder else None,
     )
+
+
+def _timed(folder: Path, pair: Pair) -> tuple[float, float] | None:
+    """p50 of both systems from one pass; two passes ran under two loads."""
+    names = ("task", "split", "setting")
+    for cells in passes(folder):
+        found = {
+            cell.system: cell.p50_ms
+            for cell in cells
+            if all(getattr(cell, name) == pair[0][name] for name in names)
+        }
+        mine, yours = (found.get(entry["system"]) for entry in pair)
+        if mine is not None and yours is not None:
+            return mine, yours
+    return None
 
 
 def _questions(
@@ -518,6 +537,8 @@ def _told(each: Comparison) -> Iterator[str]:
         more = "" if len(each.changed_ids) <= SHOWN else " …"
         ids = " ".join(each.changed_ids[:SHOWN])
         yield f"  rows that changed: {len(each.changed_ids)} ({kinds}): {ids}{more}"
+    if each.p50_ms:
+        yield "  p50 of a question, one pass: {:.1f} ms against {:.1f}".format(*each.p50_ms[::-1])
     for question in each.worst:
         yield (
             f"  {question.id} {question.base:.3f} -> {question.new:.3f}: "

@@ -112,7 +112,12 @@ def alone(folder: Path) -> bool:
 
 def records(folders: Folders) -> list[Latency]:
     """Every pipeline's latency in these runs."""
-    return [cell for bench in _benches(folders) for cell in _cells(bench)]
+    return [cell for each in passes(folders) for cell in each]
+
+
+def passes(folders: Folders) -> list[list[Latency]]:
+    """The same, together what one pass measured: only those can be compared."""
+    return [_cells(bench) for bench in _benches(folders)]
 
 
 def report(folders: Folders, style: Style = "table") -> str:
