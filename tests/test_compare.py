@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from conftest import Toy, toy_questions
 
 from harness import api, registry
@@ -499,3 +501,15 @@ def test_replies_are_compared_too() -> None:
         api.score(api.run(["toy"], ["solves"], out=Path(folder)))
     (found,) = compare("a", "b")
     assert found.metric == "EM" and found.verdict == "no regression"
+
+
+def test_the_example_workflow_runs() -> None:
+    """Its own commands, on fewer questions: the first base, and then a run that is as good."""
+    workflow = Path(__file__).parent.parent / "examples" / "ci" / "gate.yml"
+    steps = yaml.safe_load(workflow.read_text())["jobs"]["gate"]["steps"]
+    commands = [shlex.split(step["run"])[3:] for step in steps if "harness " in step.get("run", "")]
+    run, compared = ([*map(str, words)] for words in commands[-2:])
+    Path("gate.yaml").write_text("tolerances: [{tolerance: 0, date: 2026-11-28, reason: none}]")
+    assert main([*run, "--limit", "4"]) == 0
+    assert main([*compared[:3], "--accept", "--reason", "the first"]) == 0
+    assert main(compared) == 0

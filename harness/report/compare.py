@@ -488,7 +488,7 @@ def written_comparisons(found: Sequence[Comparison], style: Style = "table") -> 
     """A table, then what each verdict means, changed rows and the worst questions."""
     several = any(each.base != each.new for each in found)
     heads = ("system", "metric", "base", "new", "difference", "p (Holm)", "won/tied/lost",
-             "n (groups)", "to be seen", "verdict")  # fmt: skip
+             "n (groups)", "80 % power", "verdict")  # fmt: skip
     parts = []
     for title in dict.fromkeys(_title(each) for each in found):
         rows = [_row(each) for each in found if _title(each) == title]
@@ -496,8 +496,8 @@ def written_comparisons(found: Sequence[Comparison], style: Style = "table") -> 
     baseline = f" Base: {found[0].base}." if several else ""
     parts.append(
         "Differences: new minus base, question by question, 95 % interval over groups; p: "
-        f"sign-flip test, Holm over {len(found)} comparisons. To be seen: the smallest difference "
-        f"that 80 % of such samples would show.{baseline}"
+        f"sign-flip test, Holm over {len(found)} comparisons. 80 % power: the smallest difference "
+        f"that four of five such samples would show.{baseline}"
     )
     parts += ["\n".join(_told(each)) for each in found if each.because != SAME]
     verdicts = Counter(each.verdict for each in found)
