@@ -309,4 +309,3 @@ def _short(value: float) -> float | int:
     """A number of `DIGITS` digits."""
     short = float(f"{value:.{DIGITS}g}")
     return int(short) if short.is_integer() and abs(short) < 2**53 else short
-

@@ -32,9 +32,7 @@ def show(run: Path | str, question: str) -> str:
 def visible(text: str) -> str:
     """A line that is safe to print, whatever stands in it."""
     spaced = text.replace("\r\n", " ").replace("\n", " ").replace("\t", " ")
-    return "".join(
-        f"\\u{ord(c):04x}" if unicodedata.category(c) in HIDDEN else c for c in spaced
-    )
+    return "".join(f"\\u{ord(c):04x}" if unicodedata.category(c) in HIDDEN else c for c in spaced)
 
 
 def _told(table: Cases, case: Case) -> Iterator[str]:
