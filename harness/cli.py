@@ -391,6 +391,41 @@ def report(
     typer.echo(report(runs, style))  # type: ignore[arg-type]
 
 
+@app.command("page")
+def page_(
+    runs: Runs,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The HTML file to write.")],
+    texts: Annotated[
+        bool,
+        typer.Option(
+            "--texts",
+            help="Put in questions, passages and answers of tasks that are not generated, too.",
+        ),
+    ] = False,
+) -> None:
+    """Write scored runs as one HTML file: tables, drawings, where answers were lost, every question.
+
+    The file needs no network and no other file.
+    """
+    from harness.report.page import page
+
+    made = page(runs, out, texts)
+    typer.echo(f"{made} ({made.stat().st_size / 1e6:.1f} MB)")
+
+
+@app.command("show")
+def show_(
+    run: Annotated[Path, typer.Argument(help="The folder that run printed.")],
+    question: Annotated[
+        str, typer.Argument(help="Its id or the benchmark's, or the beginning of one.")
+    ],
+) -> None:
+    """Print all that is known of one question: passages, rankings, answers, where they were lost."""
+    from harness.report.show import show
+
+    typer.echo(show(run, question))
+
+
 @app.command("submit")
 def submit_(
     run: Annotated[Path, typer.Argument(help="The folder that run printed.")],

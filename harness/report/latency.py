@@ -122,8 +122,18 @@ def passes(folders: Folders) -> list[list[Latency]]:
 
 def report(folders: Folders, style: Style = "table") -> str:
     """The latency tables of one or more runs as text; empty if none was measured."""
-    found = [written(_sheet(bench), style) for bench in _benches(folders)]
+    found = [written(each, style) for each in sheets(folders)]
     return "\n\n".join([*found, KEY] if found else [])
+
+
+def sheets(folders: Folders) -> list[Sheet]:
+    """Its tables, in the order of `passes`."""
+    return [_sheet(bench) for bench in _benches(folders)]
+
+
+def by_stage(folders: Folders) -> list[Sheet]:
+    """p50 of each stage and span of a pipeline, a table a pass, in the order of `passes`."""
+    return [_stages(bench) for bench in _benches(folders)]
 
 
 def as_json(folders: Folders) -> list[dict[str, Any]]:
@@ -153,6 +163,27 @@ def _sheet(bench: Sequence[Timing]) -> Sheet:
     if about.generated:
         title = f"{title} — {MINI}"
     return Sheet(title, ("pipeline", *heads, "note"), tuple(rows), (_conditions(bench),), 9)
+
+
+def _stages(bench: Sequence[Timing]) -> Sheet:
+    """Stages by their place in the pipeline, then spans by name."""
+    measured = _done(bench)
+    names = list(dict.fromkeys(name for each in measured for name in each.spans))
+    most = max((len(each.stages) for each in measured), default=0)
+    rows = []
+    for system in dict.fromkeys(timing.system for timing in bench):
+        done = _done([timing for timing in bench if timing.system == system])
+        stages = [_at_stage(done, place) for place in range(most)]
+        spans = [_inside(done, name) for name in names]
+        rows.append((system, *(_number(_median(each)) for each in (*stages, *spans))))
+    places = [f"stage {n}\nms" for n in range(1, most + 1)]
+    title = "Latency by stage and span, p50"
+    return Sheet(title, ("pipeline", *places, *(f"{n}\nms" for n in names)), tuple(rows))
+
+
+def _at_stage(done: Sequence[Measured], place: int) -> list[float]:
+    """Milliseconds of the stage at a place; none where the pipeline is shorter."""
+    return [ms for each in done if place < len(each.stages) for ms in each.stages[place]]
 
 
 def _conditions(bench: Sequence[Timing]) -> str:

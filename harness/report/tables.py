@@ -252,7 +252,7 @@ def report(folders: Folders, style: Format = "table") -> str:
         return pandas.DataFrame(map(asdict, records(folders))).to_csv(index=False).rstrip()
     timed = _timed(folders, style)
     scored = [folder for folder in listed(folders) if not (timed and latency.alone(folder))]
-    found = [written(_sheet(table, style), style) for table in tables(scored)]
+    found = [written(sheet(table, style), style) for table in tables(scored)]
     return "\n\n".join([*found, *([KEY] if found else []), *([timed] if timed else [])])
 
 
@@ -264,7 +264,7 @@ def _timed(folders: Folders, style: Style) -> str:
         return f"No latency is shown: {error}"
 
 
-def _sheet(table: Table, style: Style) -> Sheet:
+def sheet(table: Table, style: Style) -> Sheet:
     """The table as text; on a terminal an interval stands under its mean."""
     form = "\n{}" if style == "table" else " ({})"
     heads = ("system", *map(table.heading, table.shown()), "ended")

@@ -1,0 +1,245 @@
+"""Every question of a run with all that is known of it: gold, and what each pipeline made of it.
+
+What the page and `show` are made from. A case has no text of the data but gold answers; questions
+and passages are looked up in the prepared data by those who may show them (`texts`, `passages`).
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness import registry
+from harness.corpus import Corpus
+from harness.data import Document, Gold, HarnessError, Row
+from harness.prepare import named_questions, open_corpus, read_gold, read_lines
+from harness.report import latency
+from harness.report.lost import Lost, lost, tells
+from harness.report.sheet import Folders, listed
+from harness.run.store import asked_rows
+from harness.run.timings import read_timings
+from harness.score.results import CEILING, FLOOR, Sample, Scores, read_manifest, read_scores
+from harness.score.scoring import data_of
+from harness.spelling import parse_spelled
+
+SHOWN = 10
+"""Hits of a ranking that are kept."""
+LISTED = 5
+"""Questions that are named where several fit."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One pipeline on one question.
+
+    row:    with the first `SHOWN` of its hits; None: it has none
+    ranked: how many documents it ranks
+    ranks:  place (from 1) of each gold passage among them
+    lost:   where the answer was lost; empty: the pipeline does not answer
+    ms:     the median of its timings in the latency pass, if it was timed
+    """
+
+    row: Row | None
+    ranked: int
+    ranks: Mapping[str, int]
+    metrics: Mapping[str, float]
+    state: str
+    lost: Lost | None
+    ms: float | None
+
+
+@dataclass(frozen=True)
+class Case:
+    """One question. relevant: its gold passages, sorted; outcomes: by pipeline."""
+
+    id: str
+    group: str
+    gold: Gold
+    relevant: tuple[str, ...]
+    outcomes: Mapping[str, Outcome]
+
+
+@dataclass(frozen=True)
+class Cases:
+    """All questions that some pipelines were asked alike: those of one table.
+
+    entries: what the manifests say of each pipeline; data: the prepared task
+    """
+
+    sample: Sample
+    generated: bool
+    answer_metrics: tuple[str, ...]
+    ranking_metrics: tuple[str, ...]
+    entries: Mapping[str, Mapping[str, Any]]
+    data: Path
+    cases: tuple[Case, ...]
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """A pipeline of one table: its run, its entry there and its score of each question."""
+
+    folder: Path
+    entry: Mapping[str, Any]
+    lines: Mapping[str, Mapping[str, Any]]
+
+
+def cases(folders: Folders, only: str = "") -> list[Cases]:
+    """The questions of scored runs, by table; a pipeline of two runs is taken from the last.
+
+    only: the question that is wanted, by its id or native id or the beginning of one
+    Raises `HarnessError` for a run that is not scored, data that is not there, and a question that
+    no run or that several questions of one table could be.
+    """
+    heads: dict[Sample, Scores] = {}
+    scored: dict[Sample, dict[str, _Scored]] = {}
+    for folder in listed(folders):
+        if latency.alone(folder):
+            continue
+        entries = {(Sample.of(e), e["system"]): e for e in read_manifest(folder)["pipelines"]}
+        for table in read_scores(folder):
+            heads[table.sample] = table
+            for system, lines in table.lines.items():
+                if system not in (FLOOR, CEILING):
+                    by_id = {str(line["id"]): line for line in lines}
+                    found = _Scored(folder, entries[table.sample, system], by_id)
+                    scored.setdefault(table.sample, {})[system] = found
+    tables = [_cases(heads[sample], each, only) for sample, each in scored.items()]
+    chosen = [table for table in tables if table.cases]
+    if only and not chosen:
+        raise HarnessError(
+            f"no question {only!r} was asked in {', '.join(map(str, listed(folders)))}.",
+            "Give an id of scores.jsonl or of the benchmark, or its first characters.",
+        )
+    return chosen
+
+
+def _cases(head: Scores, scored: Mapping[str, _Scored], only: str) -> Cases:
+    last = list(scored.values())[-1]
+    data = data_of(last.entry, "gold.jsonl")
+    golds = read_gold(data)
+    rel = registry.task(parse_spelled(last.entry["task"])).rel
+    ids = [query_id for query_id in last.lines if query_id in golds]
+    if only:
+        ids = _fitting(only, ids, data)
+    relevant = {
+        i: tuple(sorted(d for d, grade in golds[i].relevance.items() if grade >= rel)) for i in ids
+    }
+    metrics = (*head.answer_metrics, *head.ranking_metrics)
+    found: dict[str, dict[str, Outcome]] = {}
+    for system, each in scored.items():
+        found[system] = _outcomes(each, ids, golds, relevant, head.answer_metrics, rel)
+    return Cases(
+        head.sample,
+        head.generated,
+        _had(metrics, head.answer_metrics, scored),
+        _had(metrics, head.ranking_metrics, scored),
+        {system: each.entry for system, each in scored.items()},
+        data,
+        tuple(
+            Case(i, str(last.lines[i]["group"]), golds[i], relevant[i],
+                 {system: found[system][i] for system in found})
+            for i in ids
+        ),
+    )  # fmt: skip
+
+
+def _had(
+    order: Iterable[str], some: Iterable[str], scored: Mapping[str, _Scored]
+) -> tuple[str, ...]:
+    """Those metrics that a pipeline has a value of."""
+    there = {m for each in scored.values() for line in each.lines.values() for m in line["metrics"]}
+    return tuple(metric for metric in order if metric in there and metric in set(some))
+
+
+def _fitting(wanted: str, ids: list[str], data: Path) -> list[str]:
+    """The question of that id or native id, or the only one that begins so; none, if none does."""
+    natives = {i: named.native for i, named in named_questions(data).items()}
+    exact = [i for i in ids if wanted in (i, natives.get(i))]
+    if exact:
+        return exact[:1]
+    begun = [i for i in ids if i.startswith(wanted) or natives.get(i, "").startswith(wanted)]
+    if len(begun) > 1:
+        more = ", …" if len(begun) > LISTED else ""
+        raise HarnessError(
+            f"{len(begun)} questions begin with {wanted!r}.",
+            f"Give more of it: {', '.join(begun[:LISTED])}{more}.",
+        )
+    return begun
+
+
+def _outcomes(
+    each: _Scored,
+    ids: list[str],
+    golds: Mapping[str, Gold],
+    relevant: Mapping[str, tuple[str, ...]],
+    judged: tuple[str, ...],
+    rel: int,
+) -> dict[str, Outcome]:
+    """What a pipeline made of each question. Rows are read twice: what it says of its reading
+    depends on all of them."""
+    path = each.folder / str(each.entry["rows"])
+    told = tells(str(each.entry["system"]), _rows(path, list(each.lines)))
+    timed = _timed(each)
+    found = {}
+    for query_id, row in asked_rows(path, ids):
+        line, gold = each.lines[query_id], golds[query_id]
+        right = next((line["metrics"][m] for m in judged if m in line["metrics"]), None)
+        where = lost(row, gold, right, rel, told) if each.entry["answers"] else None
+        places = {hit.id: place for place, hit in enumerate(row.hits, 1)} if row else {}
+        found[query_id] = Outcome(
+            replace(row, hits=row.hits[:SHOWN]) if row else None,
+            len(places),
+            {doc_id: places[doc_id] for doc_id in relevant[query_id] if doc_id in places},
+            line["metrics"],
+            line["state"],
+            where,
+            timed.get(query_id),
+        )
+    return found
+
+
+def _rows(path: Path, ids: list[str]) -> Iterator[Row]:
+    return (row for _, row in asked_rows(path, ids) if row is not None)
+
+
+def _timed(each: _Scored) -> dict[str, float]:
+    """Milliseconds of the questions of a pipeline, where its run measured them."""
+    found: dict[str, list[float]] = {}
+    names = ("task", "split", "setting", "system", "fingerprint")
+    for timing in read_timings(each.folder):
+        if timing.measured and all(getattr(timing, n) == each.entry[n] for n in names):
+            for query_id, ms in zip(timing.measured.ids, timing.measured.whole, strict=True):
+                found.setdefault(query_id, []).append(ms)
+    return {query_id: statistics.median(ms) for query_id, ms in found.items()}
+
+
+# --- texts ----------------------------------------------------------------------------
+
+
+def texts(table: Cases) -> dict[str, str]:
+    """The questions' texts, from the prepared data."""
+    wanted = {case.id for case in table.cases}
+    lines = read_lines(table.data / "queries.jsonl")
+    return {row["id"]: row["text"] for row in lines if row["id"] in wanted}
+
+
+def passages(table: Cases, ids: Iterable[str]) -> dict[str, Document]:
+    """The documents of these ids, from the prepared data; one that is not there is left out."""
+    corpus: Corpus = open_corpus(table.data)
+    return {doc_id: corpus[doc_id] for doc_id in ids if doc_id in corpus}
+
+
+def documents_of(case: Case) -> list[str]:
+    """Ids of the documents that matter to a question: gold, then what is ranked high or read."""
+    found = list(case.relevant)
+    for outcome in case.outcomes.values():
+        if outcome.row is not None:
+            found += [hit.id for hit in outcome.row.hits]
+            found += outcome.row.read
+            if outcome.row.answer is not None:
+                found += [each.doc_id for each in outcome.row.answer.evidence or ()]
+    return list(dict.fromkeys(found))

@@ -1,0 +1,311 @@
+"""One HTML file for one or more runs: tables, drawings, and every question to look at.
+
+The file stands alone: it asks for nothing, and its content security policy lets it ask for nothing.
+Tables and drawings are there without JavaScript; the questions are JSON in it, which its script
+shows as text. Texts of the data (questions, passages, gold answers) and what systems wrote of them
+are in it for generated tasks; for others only with ``texts``: their licences may not let a page be
+passed on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.data import Document, HarnessError, Row
+from harness.report import latency
+from harness.report.breakdown import breakdowns
+from harness.report.cases import Case, Cases, Outcome, cases, documents_of, passages
+from harness.report.cases import texts as texts_of
+from harness.report.charts import Bar, Intervals, Tradeoff, bars, intervals, tradeoff
+from harness.report.lost import CLASSES, MEANING
+from harness.report.sheet import Folders, Sheet, listed
+from harness.report.tables import BOUNDS, KEY, Table, tables
+from harness.report.tables import sheet as score_sheet
+
+TEMPLATE = "page.html.jinja"
+LONGEST = 4_000
+"""Characters of a text that are shown; what is left out is counted."""
+DIGITS = 4
+"""Of numbers that no metric is made of: scores of hits, weights, losses."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """All of one table of scores but the questions."""
+
+    title: str
+    scores: Sheet
+    intervals: tuple[Intervals, ...]
+    tradeoff: Tradeoff | None
+    lost: Sheet | None
+    bars: Mapping[str, Sequence[Bar]]
+    breakdowns: Sequence[Sheet]
+    latency: Sequence[Sheet]
+    costs: Sheet | None
+
+
+def page(folders: Folders, out: Path | str, texts: bool = False) -> Path:
+    """Write the page of scored runs to ``out``; returns it.
+
+    texts: put in what the data and the systems say, for tasks too that are not generated
+    Raises `HarnessError` for a run that is not scored or whose prepared data is not there.
+    """
+    out, given = Path(out), listed(folders)
+    if out.is_dir():
+        raise HarnessError(f"{out} is a folder.", f"Name a file: -o {out / 'run.html'}.")
+    found = {table.sample: table for table in cases(given)}
+    scored = [folder for folder in given if not latency.alone(folder)]
+    shown = tables(scored)
+    if not shown:
+        raise HarnessError("there is nothing to show.", "Give the folder of a scored run.")
+    html = _rendered(
+        sections=[_section(table, found[table.sample], given) for table in shown],
+        key=KEY,
+        latency_key=latency.KEY,
+        meaning=MEANING,
+        payload=as_json([_questions(found[t.sample], t, texts) for t in shown]),
+        withheld=[t.title for t in shown if not (texts or t.generated)],
+        runs=[str(folder) for folder in given],
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(f".{out.name}.part")
+    part.write_text(html, encoding="utf-8", errors="replace")
+    part.replace(out)
+    return out
+
+
+def _rendered(**facts: Any) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    env = Environment(
+        loader=PackageLoader("harness", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    env.filters["fingerprint"] = fingerprint
+    return env.get_template(TEMPLATE).render(**{**facts, "payload": Markup(facts["payload"])})
+
+
+def fingerprint(script: str) -> str:
+    """What a content security policy calls the one script that may run."""
+    return f"sha256-{b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
+
+
+def as_json(value: object) -> str:
+    """JSON that can stand inside a script element: ASCII, without < > and &."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return text.translate({ord(c): f"\\u{ord(c):04x}" for c in "<>&"})
+
+
+# --- tables and drawings --------------------------------------------------------------
+
+
+def _section(table: Table, asked: Cases, folders: Sequence[Path]) -> Section:
+    primary = [*asked.answer_metrics[:1], *asked.ranking_metrics[:1]]
+    timed = [
+        (cells, each)
+        for cells, *each in zip(
+            latency.passes(folders), latency.sheets(folders), latency.by_stage(folders), strict=True
+        )
+        if _place(cells[0]) == _place(asked.sample)
+    ]
+    ms = {cell.system: cell.p50_ms or 0.0 for cells, _ in timed for cell in cells}
+    quality = {
+        line.system: line.cells[primary[0]].value
+        for line in table.lines
+        if primary and line.system not in BOUNDS and primary[0] in line.cells
+    }
+    lost = {s: [c.outcomes[s].lost for c in asked.cases] for s, e in asked.entries.items()
+            if e["answers"]}  # fmt: skip
+    return Section(
+        table.title,
+        score_sheet(table, "markdown"),
+        tuple(intervals(table, metric) for metric in primary),
+        tradeoff(primary[0], quality, ms) if len(timed) == 1 else None,
+        _lost_sheet(lost) if lost else None,
+        {system: bars(each) for system, each in lost.items()},
+        breakdowns(asked),
+        [sheet for _, each in timed for sheet in each],
+        _costs(asked),
+    )
+
+
+def _place(what: Any) -> tuple[str, str, str]:
+    return what.task, what.split, what.setting
+
+
+def _lost_sheet(lost: Mapping[str, Sequence[str | None]]) -> Sheet:
+    """How many questions of each pipeline fall into each class; the last column is their sum."""
+    names = [name for name in CLASSES if any(name in each for each in lost.values())]
+    rows = []
+    for system, each in lost.items():
+        counts = [each.count(name) for name in names]
+        rows.append((system, *map(str, counts), str(sum(counts))))
+    return Sheet("Where the answer was lost", ("system", *names, "questions"), tuple(rows))
+
+
+def _costs(asked: Cases) -> Sheet | None:
+    """The mean of what systems count, over the questions that they count it for."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for system in asked.entries:
+        for case in asked.cases:
+            row = case.outcomes[system].row
+            for name, value in (row.counts if row else {}).items():
+                found.setdefault(system, {}).setdefault(name, []).append(value)
+    names = list(dict.fromkeys(name for each in found.values() for name in each))
+    if not names:
+        return None
+    rows = [
+        (system, *(f"{sum(e[n]) / len(e[n]):.1f}" if n in e else "–" for n in names))
+        for system, e in found.items()
+    ]
+    heads = (name.replace("_", " ") for name in names)
+    return Sheet("What was read and written, mean of a question", ("system", *heads), tuple(rows))
+
+
+# --- questions ------------------------------------------------------------------------
+
+
+def _questions(asked: Cases, table: Table, texts: bool) -> dict[str, Any]:
+    """The questions of a table as the page's script reads them.
+
+    docs is a list of document ids; every other place names one by its number there.
+    """
+    open_ = texts or asked.generated
+    docs: dict[str, int] = {}
+    for case in asked.cases:
+        for doc_id in documents_of(case):
+            docs.setdefault(doc_id, len(docs))
+    said = texts_of(asked) if open_ else {}
+    found: dict[str, Any] = {
+        "title": table.title,
+        "open": open_,
+        "primary": [*asked.answer_metrics[:1], *asked.ranking_metrics[:1]],
+        "docs": list(docs),
+        "questions": [_question(case, said, docs, open_) for case in asked.cases],
+        "systems": [_system(asked, system, docs, open_) for system in asked.entries],
+    }
+    if open_:
+        texts_by_id = passages(asked, docs)
+        found["texts"] = [_passage(texts_by_id.get(doc_id)) for doc_id in docs]
+    return found
+
+
+def _question(
+    case: Case, said: Mapping[str, str], docs: Mapping[str, int], open_: bool
+) -> dict[str, Any]:
+    found: dict[str, Any] = {"id": case.id, "gold": [docs[each] for each in case.relevant]}
+    if open_:
+        found["text"] = _cut(said.get(case.id, ""))
+        found["answers"] = list(map(_cut, case.gold.answers))
+    return found
+
+
+def _passage(document: Document | None) -> list[str]:
+    """Title and text; nothing, if the corpus does not have it."""
+    return [_cut(document.title), _cut(document.text)] if document else []
+
+
+def _cut(text: str) -> str:
+    """The beginning of a long text, and how much of it is left out."""
+    left = len(text) - LONGEST
+    return text if left <= 0 else f"{text[:LONGEST]} … ({left:,} more characters)"
+
+
+def _system(asked: Cases, system: str, docs: Mapping[str, int], open_: bool) -> dict[str, Any]:
+    """One pipeline: a list a fact, each with a place a question. Metrics are written as the list
+    of their values and, for each question, the place of its value there (null: it has none)."""
+    outcomes = [case.outcomes[system] for case in asked.cases]
+    metrics = list(dict.fromkeys(m for each in outcomes for m in each.metrics))
+    found: dict[str, Any] = {
+        "name": system,
+        "metrics": {m: _coded([each.metrics.get(m) for each in outcomes]) for m in metrics},
+        "state": [each.state for each in outcomes],
+        "lost": [each.lost or "" for each in outcomes],
+        "ranked": [each.ranked for each in outcomes],
+        "ranks": [{docs[d]: rank for d, rank in each.ranks.items()} for each in outcomes],
+        "hits": [[docs[hit.id] for hit in _row(each).hits] for each in outcomes],
+        "scores": [[_short(hit.score) for hit in _row(each).hits] for each in outcomes],
+        "read": [[docs[doc_id] for doc_id in _row(each).read] for each in outcomes],
+        "ms": [None if each.ms is None else round(each.ms, 2) for each in outcomes],
+        "error": [_cut(_row(each).error) if open_ else "" for each in outcomes],
+        "counts": _columns([_row(each).counts for each in outcomes]),
+    }
+    if open_:
+        found["said"] = [_said(each, docs) for each in outcomes]
+    else:
+        found["said"] = [{"extras": _figures(_row(each).extras, docs)} for each in outcomes]
+    return found
+
+
+def _row(outcome: Outcome) -> Row:
+    return outcome.row or Row("")
+
+
+def _coded(values: Sequence[float | None]) -> list[Any]:
+    """The different values, and the place of each among them."""
+    different = list(dict.fromkeys(value for value in values if value is not None))
+    order = {value: place for place, value in enumerate(different)}
+    return [different, [None if value is None else order[value] for value in values]]
+
+
+def _columns(rows: Sequence[Mapping[str, float]]) -> dict[str, list[float | None]]:
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _said(outcome: Outcome, docs: Mapping[str, int]) -> dict[str, Any]:
+    """What a system wrote; what is empty, or the same as another, is left out."""
+    row = _row(outcome)
+    found: dict[str, Any] = {}
+    if row.answer is not None:
+        found["answer"] = _cut(row.answer.text)
+        if row.answer.evidence:
+            found["evidence"] = [[docs[e.doc_id], e.sentence, e.span] for e in row.answer.evidence]
+        if row.answer.triples:
+            found["triples"] = [list(map(_cut, each)) for each in row.answer.triples]
+    if row.raw and (row.answer is None or row.raw != row.answer.text):
+        found["raw"] = _cut(row.raw)
+    if row.extras:
+        found["extras"] = _plain(row.extras)
+    return found
+
+
+def _figures(extras: Mapping[str, Any], docs: Mapping[str, int]) -> dict[str, Any]:
+    """Of what else a system says, the numbers alone: texts may be the data's."""
+    plain = _plain(extras)
+    return {name: value for name, value in plain.items() if _wordless(value, docs)}
+
+
+def _wordless(value: Any, docs: Mapping[str, int]) -> bool:
+    if isinstance(value, Mapping):
+        return all(key in docs and _wordless(each, docs) for key, each in value.items())
+    if isinstance(value, list):
+        return all(_wordless(each, docs) for each in value)
+    return not isinstance(value, str) or value in docs
+
+
+def _plain(value: Any) -> Any:
+    """As JSON, with short numbers and cut texts."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, float):
+        return _short(value)
+    return _cut(value) if isinstance(value, str) else value
+
+
+def _short(value: float) -> float | int:
+    """A number of `DIGITS` digits."""
+    short = float(f"{value:.{DIGITS}g}")
+    return int(short) if short.is_integer() and abs(short) < 2**53 else short

@@ -1,0 +1,99 @@
+"""One question of a run in a terminal: what the page shows, without a page.
+
+Texts come from the prepared data on this machine. Whatever could steer a terminal or turn the
+order of its letters is shown by its code point.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from harness.data import Document, Row
+from harness.report.cases import Case, Cases, Outcome, cases, documents_of, passages, texts
+from harness.report.sheet import MINI
+
+HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode categories that are shown by their code point; line breaks become spaces."""
+
+
+def show(run: Path | str, question: str) -> str:
+    """Everything known of a question of a run: its passages, and what each system made of it.
+
+    question: its id or native id, or the beginning of one
+    Raises `HarnessError` as `harness.report.cases.cases` does.
+    """
+    found = cases(run, question)
+    return "\n\n".join("\n".join(map(visible, _told(each, each.cases[0]))) for each in found)
+
+
+def visible(text: str) -> str:
+    """A line that is safe to print, whatever stands in it."""
+    spaced = text.replace("\r\n", " ").replace("\n", " ").replace("\t", " ")
+    return "".join(f"\\u{ord(c):04x}" if unicodedata.category(c) in HIDDEN else c for c in spaced)
+
+
+def _told(table: Cases, case: Case) -> Iterator[str]:
+    asked = table.sample
+    title = f"{asked.task} · {asked.split} · {asked.setting}"
+    yield f"{title} — {MINI}" if table.generated else title
+    documents = passages(table, documents_of(case))
+    yield f"question {case.id}: {texts(table).get(case.id, '')}"
+    answers = " · ".join(case.gold.answers) or "(none known)"
+    yield f"gold answer: {answers}" + ("" if case.gold.answerable else " (not answerable)")
+    for doc_id in case.relevant:
+        yield f"gold passage {_named(doc_id, documents)}"
+        if doc_id in documents:
+            yield f"    {documents[doc_id].text}"
+    for system, outcome in case.outcomes.items():
+        yield ""
+        yield from _system(system, outcome, case, documents)
+
+
+def _named(doc_id: str, documents: Mapping[str, Document]) -> str:
+    title = documents[doc_id].title if doc_id in documents else ""
+    return f"{doc_id} {title}".rstrip()
+
+
+def _system(
+    system: str, outcome: Outcome, case: Case, documents: Mapping[str, Document]
+) -> Iterator[str]:
+    row = outcome.row or Row("")
+    ended = [outcome.lost or "", outcome.state, f"{outcome.ms:.2f} ms" if outcome.ms else ""]
+    yield f"{system}: {', '.join(filter(None, ended)) or 'ranks'}"
+    if row.error:
+        yield f"  error: {row.error}"
+    if row.answer is not None:
+        yield f"  answer: {row.answer.text!r}"
+        if row.raw != row.answer.text:
+            yield f"  written: {row.raw!r}"
+        for each in row.answer.evidence or ():
+            where = f" sentence {each.sentence + 1}" if each.sentence is not None else ""
+            where += " {}–{}".format(*each.span) if each.span else ""
+            yield f"  evidence: {_named(each.doc_id, documents)}{where}"
+    yield "  scores: " + (", ".join(f"{m} {v:.3f}" for m, v in outcome.metrics.items()) or "none")
+    yield from _ranking(outcome, row, case.relevant, documents)
+    for name, value in {**row.counts, **row.extras}.items():
+        yield f"  {name}: {json.dumps(value, ensure_ascii=False)}"
+
+
+def _ranking(
+    outcome: Outcome, row: Row, relevant: Sequence[str], documents: Mapping[str, Document]
+) -> Iterator[str]:
+    """The first hits, marked gold and read; then gold below them, and what else was read."""
+    hits = [hit.id for hit in row.hits]
+    places = {doc_id: place for place, doc_id in enumerate(hits, 1)} | dict(outcome.ranks)
+    for doc_id in sorted(places, key=places.__getitem__):
+        marks = ["gold"] * (doc_id in relevant) + ["read"] * (doc_id in row.read)
+        tail = f"  ({', '.join(marks)})" if marks else ""
+        yield f"  {places[doc_id]:>4} {_named(doc_id, documents)}{tail}"
+    if outcome.ranked > len(hits):
+        yield f"       … of {outcome.ranked} ranked"
+    for doc_id in row.read:
+        if doc_id not in places:
+            yield f"  read {_named(doc_id, documents)}"
+    missing = [doc_id for doc_id in relevant if doc_id not in places]
+    if missing and outcome.ranked:
+        yield f"  not ranked: {', '.join(missing)} (gold)"
