@@ -89,7 +89,7 @@ def test_p_never_is_zero_and_the_same_answers_have_one() -> None:
 
 def test_holm_is_as_its_definition_says() -> None:
     rng = np.random.default_rng(7)
-    for size in rng.integers(1, 12, 500):
+    for size in rng.integers(1, 12, 10_000):
         ps = rng.random(size).round(2).tolist()
         order = np.argsort(ps, kind="stable")
         expected = np.empty(size)

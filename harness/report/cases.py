@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from harness import registry
-from harness.corpus import Corpus
 from harness.data import Document, Gold, HarnessError, Row
 from harness.prepare import named_questions, open_corpus, read_gold, read_lines
 from harness.report import latency
@@ -229,8 +228,9 @@ def texts(table: Cases) -> dict[str, str]:
 
 def passages(table: Cases, ids: Iterable[str]) -> dict[str, Document]:
     """The documents of these ids, from the prepared data; one that is not there is left out."""
-    corpus: Corpus = open_corpus(table.data)
-    return {doc_id: corpus[doc_id] for doc_id in ids if doc_id in corpus}
+    corpus, wanted = open_corpus(table.data), list(ids)
+    places = corpus.positions(wanted)
+    return {i: corpus[i] for i, place in zip(wanted, places, strict=True) if place >= 0}
 
 
 def documents_of(case: Case) -> list[str]:
