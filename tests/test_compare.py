@@ -513,3 +513,34 @@ def test_the_example_workflow_runs() -> None:
     assert main([*run, "--limit", "4"]) == 0
     assert main([*compared[:3], "--accept", "--reason", "the first"]) == 0
     assert main(compared) == 0
+
+
+def test_a_system_that_breaks_altogether_is_a_regression() -> None:
+    class Broken(Ordered):
+        def retrieve(self, queries: Sequence[Query], k: int) -> list[list[Hit]]:
+            raise ValueError("broken")
+
+    for folder, kind in (("a", Ordered), ("b", Broken)):
+        registry.register("systems", "ordered")(kind)
+        api.score(api.run(["toy"], ["ordered"], out=Path(folder)))
+    (found,) = compare("a", "b")
+    assert found.verdict == "regression" and found.changed == {"state": 40}
+
+
+def test_accepting_without_tolerances_keeps_those_that_were_accepted() -> None:
+    run("new", range(5))
+    run("later", range(6))
+    Path("gate.yaml").write_text("tolerances: [{tolerance: 0.02, date: 2026-11-28, reason: x}]")
+    words = ("--tolerance-file", "gate.yaml")
+    assert cli("base", "new", "--accept", "--reason", "first", *words) == 0
+    assert cli("base", "later", "--accept", "--reason", "second") == 0
+    Path("gate.yaml").write_text("tolerances: [{tolerance: 0.5, date: 2026-11-28, reason: x}]")
+    assert cli("base", "new", *words) == 2
+
+
+def test_rows_that_are_the_same_are_not_tested() -> None:
+    base, new = run("a"), run("b", range(12))
+    for folder in (base, new):
+        api.score(api.run(["toy:count=200"], ["random", "bm25"], out=folder))
+    found = {each.new: each for each in compare(base, new)}
+    assert len(found) == 3 and found["ordered+knows"].p == found["ordered+knows"].found.p

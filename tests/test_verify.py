@@ -38,7 +38,7 @@ from forging import (
 
 from harness import api, registry
 from harness.cli import main
-from harness.data import Answer, Gold, HarnessError, Hit, Row
+from harness.data import Answer, Evidence, Gold, HarnessError, Hit, Row
 from harness.prepare import prepare, read_gold
 from harness.report.bundle import archive, pack
 from harness.run.plan import make_plan
@@ -1305,3 +1305,15 @@ def test_a_line_without_end_is_refused_before_it_is_read_whole(monkeypatch) -> N
 def test_how_many_documents_a_row_may_rank(system, answers, setting, most) -> None:
     entry = {"answers": answers, "setting": setting}
     assert row_rules.most_hits(parse_pipeline(system), entry) == most
+
+
+def test_asked_again_all_that_was_written_must_be_the_same() -> None:
+    row = Row("q", (Hit("a", 1.0),), Answer("x", evidence=(Evidence("a", 0),)), raw="x a")
+    assert agrees(row, row)
+    for other in (
+        replace(row, raw="x a gold"),
+        replace(row, stop="length"),
+        replace(row, answer=Answer("x", evidence=())),
+        replace(row, answer=Answer("x", triples=(("a", "b", "c"),))),
+    ):
+        assert not agrees(other, row)

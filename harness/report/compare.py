@@ -164,10 +164,17 @@ def compare(
     raise_together(list({str(each): each for each in mistakes}.values()))
     tested = [_tested(one, other, *each, seed) for each in chosen]
     raise_together([error for each in tested for error in _same_rows_other_scores(each)])
-    adjusted = holm([each.found.p for each in tested])
+    told = [each for each in tested if each.changed is None or each.changed]
+    adjusted = iter(holm([each.found.p for each in told]))
     return [
-        _comparison(one, other, each, p, tolerances)
-        for each, p in zip(tested, adjusted, strict=True)
+        _comparison(
+            one,
+            other,
+            each,
+            next(adjusted) if each.changed is None or each.changed else 1.0,
+            tolerances,
+        )
+        for each in tested
     ]
 
 
@@ -343,7 +350,7 @@ def _metrics(
             )
     ranked = [metric for metric in chosen if metric in head["ranking_metrics"]]
     depths = {_depth(run, entry) for run, entry in zip((one, other), pair, strict=True)}
-    if ranked and len(depths) > 1:
+    if ranked and len(depths) > 1 and pair[0]["system"] != pair[1]["system"]:
         k = " and ".join(map(str, sorted(depths)))
         mistakes.append(_not(pair, f"k differs: they rank {k} documents, which {ranked[0]} sees"))
     return [metric for metric in chosen if metric in both]

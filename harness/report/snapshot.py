@@ -38,7 +38,9 @@ def accept(base: Path, new: Path, reason: str, tolerances: Sequence[Tolerance]) 
     Only what comparing reads is copied. Renamed into place when whole: interrupted, the old base
     or the new one stands there.
     """
+    base = base.resolve()
     check_accept(base, new, reason)
+    tolerances = tolerances or (accepted_tolerances(base) if base.exists() else [])
     line = {
         "date": datetime.now(UTC).date().isoformat(),
         "reason": reason.strip(),

@@ -6,7 +6,7 @@ the mean is over questions, resampled and flipped are groups.
 Interval: from `MANY` groups on, percentiles of the cluster bootstrap. Below, mean ± t · SE with
 the jackknife's SE over groups and Student's t of groups - 1 degrees of freedom: on skewed
 differences of EM in few groups percentile, BCa and bootstrap-t intervals of nominal 95 % cover 60
-to 90 %, this one 93 to 95 (`python benchmarks/statistics.py --coverage`).
+to 90 %, this one 92 to 97 (`python benchmarks/compare.py --coverage`).
 p: sign-flip test of no difference, two-sided: all flips of the groups' totals up to `EXACT` groups
 that differ at all, else `RESAMPLES` drawn ones (Fisher 1935; Phipson and Smyth 2010 for the +1).
 """

@@ -49,9 +49,13 @@ def text(report: Report) -> str:
     if report.seed is not None:
         lines.append(f"Questions to ask again were drawn by seed {report.seed}.")
     lines += [f"{each.task} {each.system}: {each}" for each in report.reruns]
-    return "\n".join([*lines, PROVES, f"{report.bundle}: {report.badge}"])
+    return "\n".join([*lines, _proves(report), f"{report.bundle}: {report.badge}"])
 
 
 def as_json(report: Report) -> dict[str, Any]:
     """The report as plain values."""
-    return {**asdict(report), "badge": report.badge, "proves": PROVES}
+    return {**asdict(report), "badge": report.badge, "proves": _proves(report)}
+
+
+def _proves(report: Report) -> str:
+    return "Nothing is proven: there are findings." if report.findings else PROVES

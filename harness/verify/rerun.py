@@ -133,8 +133,8 @@ def agrees(claimed: Row, again: Row) -> bool:
     """Whether two rows say the same; see above for ties."""
     if bool(claimed.error) or bool(again.error):
         return bool(claimed.error) == bool(again.error)
-    texts = [row.answer.text if row.answer is not None else None for row in (claimed, again)]
-    if texts[0] != texts[1] or len(claimed.hits) != len(again.hits):
+    written = [(row.answer, row.raw, row.stop, len(row.hits)) for row in (claimed, again)]
+    if written[0] != written[1]:
         return False
     score = dict(again.hits)
     tie = TIE * max((abs(each) for each in score.values()), default=0.0)
