@@ -403,7 +403,7 @@ def page_(
         ),
     ] = False,
 ) -> None:
-    """Write scored runs as one HTML file: tables, drawings, where answers were lost, every question.
+    """Write scored runs as one HTML file: tables, drawings, lost answers, every question.
 
     The file needs no network and no other file.
     """
@@ -420,7 +420,7 @@ def show_(
         str, typer.Argument(help="Its id or the benchmark's, or the beginning of one.")
     ],
 ) -> None:
-    """Print all that is known of one question: passages, rankings, answers, where they were lost."""
+    """Print all that is known of one question: passages, rankings, answers, what was lost."""
     from harness.report.show import show
 
     typer.echo(show(run, question))

@@ -16,8 +16,15 @@ from pathlib import Path
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-         "--no-first-run", "--disable-background-networking", "--remote-debugging-pipe")  # fmt: skip
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--remote-debugging-pipe",
+)
 
 
 def chromium() -> str | None:
@@ -108,7 +115,7 @@ class Browser:
         """Open a file and wait until it is there."""
         self.send("Page.navigate", url=path.resolve().as_uri())
         end = time.monotonic() + 60
-        here = f"document.readyState === 'complete' && location.href !== 'about:blank'"
+        here = "document.readyState === 'complete' && location.href !== 'about:blank'"
         while not self.run(here):
             assert time.monotonic() < end, "the page does not load"
             time.sleep(0.02)
