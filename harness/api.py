@@ -18,6 +18,8 @@ from harness.registry import register
 from harness.report.compare import Comparison, compare
 from harness.report.latency import Latency
 from harness.report.latency import records as latencies
+from harness.report.page import page
+from harness.report.show import show
 from harness.report.submission import Submission
 from harness.report.submission import submit as _submit
 from harness.report.tables import Record, records, report, tables
@@ -44,6 +46,7 @@ __all__ = [
     "latency",
     "make_plan",
     "one_at_a_time",
+    "page",
     "prepare",
     "records",
     "register",
@@ -52,6 +55,7 @@ __all__ = [
     "run",
     "score",
     "score_file",
+    "show",
     "submit",
     "tables",
 ]
