@@ -201,7 +201,7 @@ def test_runs_are_joined_as_in_the_report_and_never_generated_with_real() -> Non
 def test_a_pipeline_of_two_runs_is_taken_from_the_last_as_in_the_report() -> None:
     one = a_scored_run()
     other = a_scored_run("made", "other", lambda row: replace(row, answer=Answer("nowhere")))
-    for order, n in (([one, other], 0), ([other, one], 14)):
+    for order, n in (([one, other], 0), ([other, one], 13)):
         found, (table,) = parsed(order)
         heads, *rows = found.tables["Where the answer was lost"]
         right = [int(row[heads.index("right")]) if "right" in heads else 0 for row in rows]
@@ -229,6 +229,41 @@ def test_quality_is_drawn_where_there_is_a_time() -> None:
     assert chart is not None
     assert [(each.system, each.x, each.y) for each in chart.front] == [("a", 0, 160), ("b", 600, 0)]
     assert tradeoff("EM", {"c": 0.9}, {"a": 1.0}) is None
+
+
+def test_what_was_timed_stands_by_stage_and_is_drawn_beside_its_own_task() -> None:
+    folder = a_scored_run()
+    (folder / "latency.jsonl").write_text("".join(_timings("made") + _timings("toy")))
+    found, (table,) = parsed([folder])
+    heads, *rows = found.tables["Latency by stage and span, p50"]
+    assert heads == ["pipeline", "stage 1ms", "stage 2ms", "answerms"]
+    assert rows == [["bm25+one@2", "2.00", "7.00", "6.00"]]
+    assert [title for title in found.tables if "latency" in title][0].startswith("made")
+    assert len([title for title in found.tables if "latency" in title]) == 1
+    labels = [a["aria-label"] or "" for tag, a in found.tags if a.get("class") == "scatter"]
+    assert len(labels) == 1 and "bm25+one@2: 9.0 ms, 0.175, on the Pareto line" in labels[0]
+    first = table["questions"][0]["id"]
+    assert [system["ms"][0] for system in table["systems"]] == [9.0, None]
+    assert f"bm25+one@2: {KINDS[0]}, 9.00 ms" in show(folder, first)
+
+
+def _timings(task: str) -> list[str]:
+    """Three rounds of one pipeline on two questions."""
+    described = entry("bm25+one@2", task)
+    shared = {name: described[name] for name in ("task", "split", "setting", "fingerprint")}
+    ids = [query["id"] for query in queries(task)[:2]]
+    measured = {
+        "cold": 100.0, "first": 10.0, "before": 1, "peak": 2, "ids": ids, "whole": [9.0, 9.0],
+        "stages": [[2.0, 2.0], [7.0, 7.0]], "spans": {"answer": [6.0, 6.0]},
+        "counts": {"prompt_tokens": [1, 1], "new_tokens": [1, 1]},
+        "errors": 0, "error": "", "load": [0.1, 0.1],
+    }  # fmt: skip
+    timing = {
+        **shared, "generated": task == "made", "asked": 2, "seed": 0, "device": "cpu",
+        "dtype": "float32", "machine": {"cpu": "c", "cores": 1, "system": "s", "python": "3"},
+        "system": "bm25+one@2", "key": "k", "versions": {}, "measured": measured,
+    }  # fmt: skip
+    return [json.dumps({**timing, "round": n}) + "\n" for n in range(3)]
 
 
 def test_bars_are_as_long_as_all_questions() -> None:
@@ -525,7 +560,7 @@ def test_filters_find_what_the_scores_say(browser: Browser) -> None:
     choose(browser, "system", "")
     choose(browser, "verdict", "")
     browser.run("document.getElementById('differ').click()")
-    assert count(browser) == 14 - 1  # right in one and not in the other; the last has no next
+    assert count(browser) == 13  # 7 and 6, of other questions
     browser.run("document.getElementById('differ').click()")
     browser.run("document.getElementById('search').focus()")
     browser.write("AMBER12 z")

@@ -78,7 +78,7 @@ def page(folders: Folders, out: Path | str, texts: bool = False) -> Path:
         meaning=MEANING,
         payload=as_json([_questions(found[t.sample], t, texts) for t in shown]),
         withheld=[t.title for t in shown if not (texts or t.generated)],
-        runs=[str(folder) for folder in given],
+        runs=[folder.resolve().name for folder in given],
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f".{out.name}.part")
