@@ -20,6 +20,8 @@ from harness.report.compare import Comparison, compare
 from harness.report.latency import Latency
 from harness.report.latency import records as latencies
 from harness.report.leaderboard import leaderboard
+from harness.report.page import page
+from harness.report.show import show
 from harness.report.submission import Submission
 from harness.report.submission import submit as _submit
 from harness.report.tables import Record, records, report, tables
@@ -49,6 +51,7 @@ __all__ = [
     "make_plan",
     "one_at_a_time",
     "pack",
+    "page",
     "prepare",
     "records",
     "register",
@@ -57,6 +60,7 @@ __all__ = [
     "run",
     "score",
     "score_file",
+    "show",
     "submit",
     "tables",
     "verify",

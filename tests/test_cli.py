@@ -86,6 +86,8 @@ def test_all_mistakes_of_one_command_are_told_together(capsys) -> None:
         (["report", "nowhere"], "not the folder of a run"),
         (["report", "nowhere", "--format", "pdf"], "no format 'pdf'"),
         (["repeat", "nowhere"], "not the folder of a run"),
+        (["page", "nowhere", "-o", "x.html"], "not the folder of a run"),
+        (["show", "nowhere", "x"], "not the folder of a run"),
         (["list", "metrics"], "no list of 'metrics'"),
     ],
 )

@@ -1,218 +1,700 @@
-"""The page of a run: where answers were lost, what it holds, and that it shows text as text."""
+"""The page of a run: its numbers are the scores', its texts stay texts, and it asks for nothing."""
 
 from __future__ import annotations
 
 import json
+import random
 import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
 import pytest
 from chromium import Browser, chromium
 from conftest import Toy, toy_questions
+from test_lost import planted
+from test_scoring import a_run, entry, queries
 
 from harness import api, registry
 from harness.cli import main
-from harness.data import Answer, Candidate, Document, Gold, Hit, Loaded, Query, RawQuestion, Row
-from harness.report.cases import cases
-from harness.report.lost import CLASSES, Lost, lost
+from harness.data import Answer, Document, Evidence, HarnessError, Loaded, Row
+from harness.prepare import prepare, read_gold
+from harness.report.breakdown import hops, question_word
+from harness.report.charts import bars, pareto, tradeoff
+from harness.report.page import LONGEST, as_json, fingerprint, page
+from harness.report.show import show, visible
+from harness.report.tables import tables
+from harness.score.scoring import score
 
-HOSTILE = "</script><script>alert(1)</script> <b>&amp;\u202e\u2028 ]]> '\"` 😀 <!-- {{ 7*7 }}"
-
-
-# --- where an answer was lost ---------------------------------------------------------
-
-
-def planted(hits: str, read: str, answer: str, **parts: Any) -> Row:
-    ranked = tuple(Hit(each, -float(place)) for place, each in enumerate(hits))
-    return Row("q", ranked, Answer(answer), read=tuple(read), **parts)
-
-
-GOLD = Gold({"a": 1, "b": 1}, ("Mira Kolen",))
-
-
-@pytest.mark.parametrize(
-    ("row", "right", "expected"),
-    [
-        (planted("ab", "ab", "Mira Kolen"), 1.0, "right"),
-        (planted("ab", "ab", "It was Mira Kolen."), 0.0, "worded otherwise"),
-        (planted("ab", "ab", "Kolen"), 0.0, "worded otherwise"),
-        (planted("ab", "ab", "Brno"), 0.0, "not used"),
-        (planted("acb", "ac", "Brno"), 0.0, "not read"),
-        (planted("ac", "ac", "Brno"), 0.0, "not retrieved"),
-        (planted("cd", "ab", "Brno"), 0.0, "not used"),
-        (planted("ab", "", "", error="broken"), 0.0, "failed"),
-        (None, 0.0, "failed"),
-        (planted("ab", "ab", "Brno"), None, "not judged"),
-    ],
+KINDS = ("right", "worded otherwise", "not used", "not read", "not retrieved", "failed")
+ODD = (
+    "<script>document.title='run'</script>",
+    "</script><img src=x onerror=\"document.title='run'\">",
+    "<!-- <b>&amp;&lt; {{ 7 * 7 }} {% raw %} ]]>",
+    "\u202eright to left\u2066 אבג \u2028 and \u2029 on",
+    "🦉 👩‍👩‍👧 e\u0301 \x07\x1b[31m",
+    "long " * 17_600,
+    "a (b) [c] \\ ^ $ | ? * + . {2} /x-y/",
 )
-def test_planted_losses_fall_into_their_class(
-    row: Row | None, right: float | None, expected: Lost
-) -> None:
-    assert lost(row, GOLD, right, 1, told=True) == expected
 
 
-def test_any_passage_will_do_where_gold_is_not_complete() -> None:
-    sparse = Gold({"a": 1, "b": 1}, ("x",), kind="sparse")
-    assert lost(planted("ac", "ac", "y"), sparse, 0.0, 1, told=True) == "not used"
-    assert lost(planted("ab", "", "y"), GOLD, 0.0, 1, told=False) == "reading unknown"
-    assert lost(planted("ab", "ab", "y"), Gold({}, ("x",)), 0.0, 1, told=True) == "no gold passage"
+class Mini(Toy):
+    """The toy task as a generated one: its page has its texts."""
+
+    name = "made"
+    generated = True
 
 
-class Reads:
-    """Reads what it is given and answers one question in three right."""
+class Odd(Mini):
+    """Questions, passages and answers that want to be more than text."""
 
-    def answer(
-        self, queries: Sequence[Query], documents: Sequence[Sequence[Document]]
-    ) -> list[str]:
-        return [self._said(q, d) for q, d in zip(queries, documents, strict=True)]
+    name = "odd"
 
-    def _said(self, query: Query, read: Sequence[Document]) -> str:
-        number = int(re.sub(r"\D", "", query.text) or 0)
-        gates = [each.text for each in read if "stands by" in each.text]
-        if number % 3 == 0 and gates:
-            return gates[0].partition("stands ")[2].rstrip(".")
-        return ("nowhere", HOSTILE)[number % 3 - 1]
-
-
-@pytest.fixture
-def run() -> Path:
-    registry.register("systems", "reads")(Reads)
-    made = api.run(["toy"], ["random", "random@2+reads", "bm25+reads@1"], out=Path("run"))
-    return api.score(made)
+    def load(self, source: Path | None, split: str, limit: int | None) -> Loaded:
+        found = []
+        for question, odd in zip(toy_questions(len(ODD)), ODD, strict=True):
+            passages = (
+                replace(each, document=Document("", odd + each.document.text, odd[:90]))
+                for each in question.candidates
+            )
+            found.append(
+                replace(question, text=odd, candidates=tuple(passages), answers=(odd[:300],))
+            )
+        return Loaded(found)
 
 
-def test_the_classes_part_the_questions(run: Path) -> None:
-    (table,) = cases([run])
-    for system in ("random@2+reads", "bm25+reads@1"):
-        found = Counter(case.outcomes[system].lost for case in table.cases)
-        assert set(found) <= set(CLASSES) and sum(found.values()) == 40
-        scores = [case.outcomes[system].metrics["EM"] for case in table.cases]
-        assert found["right"] == sum(scores) > 0
-    assert Counter(case.outcomes["random@2+reads"].lost for case in table.cases)["not retrieved"]
+def rows_of(task: str, shift: int = 0) -> list[Row]:
+    """Rows of which every sixth is lost in the same way."""
+    golds = read_gold(prepare(task))
+    return [
+        planted(query, golds[query["id"]], KINDS[(n + shift) % 6])
+        for n, query in enumerate(queries(task))
+    ]
 
 
-# --- the page -------------------------------------------------------------------------
+def a_scored_run(task: str = "made", name: str = "run", change: Any = None) -> Path:
+    """Two pipelines on a task, lost in different places."""
+    for each in (Mini, Odd):
+        registry.register("tasks", each.name)(each)
+    pipelines = []
+    for shift, system in enumerate(("bm25+one@2", "bm25:k1=1.1+two@2")):
+        rows = rows_of(task, shift)
+        if change:
+            rows = [change(row) for row in rows]
+        path = f"{shift}/rows.jsonl"
+        pipelines.append((entry(system, task, answers=True, rows=path), rows))
+    return score(a_run(*pipelines, name=name))
 
 
 class Parsed(HTMLParser):
-    """The tags of a page, the cells of its tables, and what its scripts hold."""
+    """A page's tables by caption, its scripts, and all of its tags with their attributes."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, html: str) -> None:
         super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.tables: dict[str, list[list[str]]] = {}
         self.scripts: list[str] = []
-        self.text = ""
-        self._inside = ""
-        self.feed(text)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self._rows: list[list[str]] = []
+        self._text: str | None = None
+        self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
-        self._inside = tag
-        if tag == "script":
-            self.scripts.append("")
+        if tag == "table":
+            self._rows = []
+        if tag == "tr":
+            self._rows.append([])
+        if tag in ("caption", "th", "td", "script"):
+            self._text = ""
 
     def handle_data(self, data: str) -> None:
-        if self._inside == "script":
-            self.scripts[-1] += data
-        else:
-            self.text += data
+        if self._text is not None:
+            self._text += data
 
     def handle_endtag(self, tag: str) -> None:
-        self._inside = ""
+        text, what = self._text or "", tag
+        if what == "caption":
+            self.tables.setdefault(text.strip(), self._rows)
+        if what in ("th", "td"):
+            self._rows[-1].append(text)
+        if what == "script":
+            self.scripts.append(text)
+        if what in ("caption", "th", "td", "script"):
+            self._text = None
 
 
-def made(run: Path, *words: str) -> str:
-    assert main(["page", str(run), "-o", "run.html", *words]) == 0
-    return Path("run.html").read_text(encoding="utf-8")
+def parsed(folder: Path | list[Path], **options: Any) -> tuple[Parsed, list[dict[str, Any]]]:
+    """The page of a run, and the questions in it."""
+    found = Parsed(page(folder, "page.html", **options).read_text())
+    return found, json.loads(found.scripts[0])
 
 
-def strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for each in value.values() if isinstance(value, dict) else value:
-            yield from strings(each)
+# --- numbers --------------------------------------------------------------------------
 
 
-def test_a_page_asks_for_nothing_and_has_the_numbers_of_the_scores(run: Path) -> None:
-    text = made(run)
-    page = Parsed(text)
-    for tag, attributes in page.tags:
-        assert tag not in ("iframe", "object", "embed", "base")
-        for name in ("src", "href", "action", "data"):
-            value = attributes.get(name) or ""
-            assert not value or value.startswith(("#", "data:,")), (tag, name, value)
-    assert "url(" not in text and "@import" not in text
-    for record in api.records([run]):
-        assert f"{record.value:.3f}" in page.text, record
+def test_its_numbers_are_those_of_the_scores() -> None:
+    folder = a_scored_run()
+    _, (table,) = parsed(folder)
+    found = {
+        (system["name"], question["id"], metric): values[places[n]]
+        for system in table["systems"]
+        for metric, (values, places) in system["metrics"].items()
+        for n, question in enumerate(table["questions"])
+        if places[n] is not None
+    }
+    lines = map(json.loads, (folder / "scores.jsonl").read_text().splitlines())
+    meant = {
+        (line["system"], line["id"], metric): value
+        for line in lines
+        if not line["system"].startswith("(")
+        for metric, value in line["metrics"].items()
+    }
+    assert found == meant
+    assert len(set(found.values())) > 2
 
 
-def test_text_is_text(run: Path) -> None:
-    """Of a task that is not generated, it is there only if it is asked for."""
-    for words in ((), ("--texts",)):
-        text = made(run, *words)
-        page = Parsed(text)
-        assert "<script>alert" not in text and "alert(1)" not in page.text.replace(HOSTILE, "")
-        kept = [each for each in page.scripts if each.lstrip().startswith(("{", "["))]
-        said = {found for each in kept for found in strings(json.loads(each))}
-        assert (HOSTILE in said) == bool(words)
-        assert any("Where stands" in each for each in said) == bool(words)
-        assert text.count("</script>") == len(page.scripts)
+def test_its_table_is_that_of_the_report() -> None:
+    folder = a_scored_run()
+    found, _ = parsed(folder)
+    (table,) = tables(folder)
+    heads, *rows = found.tables[table.title]
+    assert heads[0] == "system" and "mechanism test" in table.title
+    shown = {row[0]: row[1:] for row in rows}
+    for line in table.lines:
+        for metric, cell in zip(table.shown(), shown[line.system], strict=False):
+            record = line.cells.get(metric)
+            assert cell.startswith("–" if record is None else f"{record.value:.3f}")
+            if record is not None and record.low is not None:
+                assert f"({record.low:.3f}–{record.high:.3f})" in cell
 
 
-def test_odd_texts_and_an_empty_answer_make_a_page(capsys: Any) -> None:
-    class Odd(Toy):
-        generated = True
+def test_the_classes_of_each_system_sum_to_its_questions() -> None:
+    found, (table,) = parsed(a_scored_run())
+    heads, *rows = found.tables["Where the answer was lost"]
+    assert heads == ["system", *KINDS, "questions"]
+    for row in rows:
+        counts = dict(zip(heads[1:-1], map(int, row[1:-1]), strict=True))
+        assert sum(counts.values()) == int(row[-1]) == len(table["questions"]) == 40
+        assert set(counts.values()) == {6, 7}
+
+
+def test_kinds_of_questions_have_their_own_means_with_n() -> None:
+    found, _ = parsed(a_scored_run())
+    heads, *rows = found.tables["By rank of the first gold passage"]
+    assert heads == ["system", "metric", "1", "not among the hits"]
+    by_metric = {row[1]: row[2:] for row in rows if row[0] == "bm25+one@2"}
+    assert by_metric["nDCG@10"][1].startswith("0.000") and by_metric["nDCG@10"][1].endswith("n=6")
+    assert by_metric["nDCG@10"][0].startswith("0.8") and by_metric["nDCG@10"][0].endswith("n=34")
+
+
+def test_runs_are_joined_as_in_the_report_and_never_generated_with_real() -> None:
+    made, real = a_scored_run(), a_scored_run("toy", "other")
+    found, payload = parsed([made, real])
+    titles = [table["title"] for table in payload]
+    assert ["mechanism test" in title for title in titles] == [True, False]
+    assert all(title in found.tables for title in titles)
+
+
+def test_a_pipeline_of_two_runs_is_taken_from_the_last_as_in_the_report() -> None:
+    one = a_scored_run()
+    other = a_scored_run("made", "other", lambda row: replace(row, answer=Answer("nowhere")))
+    for order, n in (([one, other], 0), ([other, one], 13)):
+        found, (table,) = parsed(order)
+        heads, *rows = found.tables["Where the answer was lost"]
+        right = [int(row[heads.index("right")]) if "right" in heads else 0 for row in rows]
+        assert sum(right) == n
+        em = [system["metrics"]["EM"] for system in table["systems"]]
+        assert sum(values[place] for values, places in em for place in places) == n
+
+
+def test_the_pareto_line_is_what_nobody_beats_in_both() -> None:
+    draw = random.Random(4)
+    for _ in range(200):
+        points = [(str(n), draw.randint(1, 6), draw.randint(0, 5)) for n in range(7)]
+        best = pareto(points)
+        for name, ms, value in points:
+            beaten = [
+                other
+                for other, fast, good in points
+                if (fast <= ms and good >= value) and (fast, good) != (ms, value)
+            ]
+            assert (name in best) == (not beaten)
+
+
+def test_quality_is_drawn_where_there_is_a_time() -> None:
+    chart = tradeoff("EM", {"a": 0.5, "b": 1.0, "c": 0.9}, {"a": 1.0, "b": 100.0})
+    assert chart is not None
+    assert [(each.system, each.x, each.y) for each in chart.front] == [("a", 0, 160), ("b", 600, 0)]
+    assert tradeoff("EM", {"c": 0.9}, {"a": 1.0}) is None
+
+
+def test_what_was_timed_stands_by_stage_and_is_drawn_beside_its_own_task() -> None:
+    folder = a_scored_run()
+    (folder / "latency.jsonl").write_text("".join(_timings("made") + _timings("toy")))
+    found, (table,) = parsed([folder])
+    heads, *rows = found.tables["Latency by stage and span, p50"]
+    assert heads == ["pipeline", "stage 1ms", "stage 2ms", "answerms"]
+    assert rows == [["bm25+one@2", "2.00", "7.00", "6.00"]]
+    (title,) = [title for title in found.tables if "latency" in title]
+    assert title.startswith("made")
+    labels = [a["aria-label"] or "" for tag, a in found.tags if a.get("class") == "scatter"]
+    assert len(labels) == 1 and "bm25+one@2: 9.0 ms, 0.175, on the Pareto line" in labels[0]
+    first = table["questions"][0]["id"]
+    assert [system["ms"][0] for system in table["systems"]] == [9.0, None]
+    assert f"bm25+one@2: {KINDS[0]}, 9.00 ms" in show(folder, first)
+
+
+def _timings(task: str) -> list[str]:
+    """Three rounds of one pipeline on two questions."""
+    described = entry("bm25+one@2", task)
+    shared = {name: described[name] for name in ("task", "split", "setting", "fingerprint")}
+    ids = [query["id"] for query in queries(task)[:2]]
+    measured = {
+        "cold": 100.0, "first": 10.0, "before": 1, "peak": 2, "ids": ids, "whole": [9.0, 9.0],
+        "stages": [[2.0, 2.0], [7.0, 7.0]], "spans": {"answer": [6.0, 6.0]},
+        "counts": {"prompt_tokens": [1, 1], "new_tokens": [1, 1]},
+        "errors": 0, "error": "", "load": [0.1, 0.1],
+    }  # fmt: skip
+    timing = {
+        **shared, "generated": task == "made", "asked": 2, "seed": 0, "device": "cpu",
+        "dtype": "float32", "machine": {"cpu": "c", "cores": 1, "system": "s", "python": "3"},
+        "system": "bm25+one@2", "key": "k", "versions": {}, "measured": measured,
+    }  # fmt: skip
+    return [json.dumps({**timing, "round": n}) + "\n" for n in range(3)]
+
+
+def test_bars_are_as_long_as_all_questions() -> None:
+    parts = bars(["right", "not read", "right", "failed"])
+    assert [(each.name, each.count, each.start) for each in parts] == [
+        ("right", 2, 0),
+        ("not read", 1, 50),
+        ("failed", 1, 75),
+    ]
+    assert sum(each.width for each in parts) == 100
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [("In which town?", "which"), ("How many are there", "how many"), ("Name whatnot.", "other")],
+)
+def test_the_first_question_word_counts(text: str, word: str) -> None:
+    assert question_word(text) == word
+
+
+def test_hops_are_told_where_an_id_spells_them() -> None:
+    assert [hops(each) for each in ("3hop1__1_2_3", "2hop__4_5", "hotpot")] == ["3", "2", ""]
+
+
+# --- texts ----------------------------------------------------------------------------
+
+
+def test_json_in_a_script_is_plain_ascii_that_ends_nothing() -> None:
+    for text in (*ODD, "\ud800 half", "<>&"):
+        written = as_json({"x": text})
+        assert written.isascii() and not set("<>&\n") & set(written)
+        assert json.loads(written) == {"x": text}
+
+
+def test_whatever_stands_in_the_data_stays_text() -> None:
+    folder = a_scored_run("odd")
+    found, (table,) = parsed(folder)
+    assert len(found.scripts) == 2
+    assert [tag for tag, _ in found.tags].count("script") == 2
+    assert "img" not in {tag for tag, _ in found.tags}
+    texts = {question["text"] for question in table["questions"]}
+    assert {text for text in ODD if len(text) <= LONGEST} < texts
+    (long,) = [text for text in texts if text.startswith("long")]
+    assert long.endswith(f"({88_000 - LONGEST:,} more characters)")
+    html = Path("page.html").read_text()
+    assert "\u202e" not in html and "<script>document" not in html
+
+
+def test_a_pipeline_s_name_is_escaped_in_tables_too() -> None:
+    registry.register("tasks", "made")(Mini)
+    name = "trec:file=<script>x</script>.run"
+    found, _ = parsed(score(a_run((entry(name, "made", rows="a/rows.jsonl"), rows_of("made")))))
+    assert len(found.scripts) == 2
+    assert name in {row[0] for rows in found.tables.values() for row in rows}
+
+
+def grams(texts: Any, n: int = 5) -> set[tuple[str, ...]]:
+    words = [re.findall(r"\w+", text.lower()) for text in texts]
+    return {tuple(each[at : at + n]) for each in words for at in range(len(each) - n + 1)}
+
+
+def test_the_page_of_real_data_has_no_text_of_it_unless_asked() -> None:
+    def talks(row: Row) -> Row:
+        """As RetroLLM does: what it writes is the corpus's."""
+        (text, clue) = ("The larch stands by the old gate today", ["stands by the old gate"])
+        extras = {"clues": clue, "list": list(row.read), "losses": [0.51234567, 0.25]}
+        return replace(row, error=text) if row.error else replace(row, raw=text, extras=extras)
+
+    folder = a_scored_run("toy", change=talks)
+    _, (table,) = parsed(folder)
+    data = [
+        *(query["text"] for query in queries()),
+        *(document["text"] for document in _documents()),
+        "The larch stands by the old gate today",
+    ]
+    html = Path("page.html").read_text()
+    assert not grams(data) & grams([html])
+    assert not any(each["text"] in html for each in _documents())
+    assert "by the" not in json.dumps(table)
+    assert table["systems"][0]["said"][0]["extras"].keys() == {"list", "losses"}
+    assert "--texts" in html
+    _, (table,) = parsed(folder, texts=True)
+    assert {query["text"] for query in queries()} == {q["text"] for q in table["questions"]}
+    assert table["systems"][0]["said"][0]["extras"]["clues"] == ["stands by the old gate"]
+    assert grams(data) & grams([Path("page.html").read_text()])
+    assert "--texts" not in Path("page.html").read_text()
+
+
+def _documents() -> list[dict[str, Any]]:
+    from harness.prepare import corpus_folder
+
+    lines = (corpus_folder(prepare("toy")) / "documents.jsonl").read_text().splitlines()
+    return list(map(json.loads, lines))
+
+
+def test_it_has_no_address_to_ask_and_only_its_own_script_may_run() -> None:
+    found, _ = parsed(a_scored_run())
+    for tag, attributes in found.tags:
+        for name in ("src", "href", "action", "data", "srcset"):
+            assert (attributes.get(name) or "#").startswith(("#", "data:,")), (tag, attributes)
+        assert not [name for name in attributes if name.startswith("on") or name == "style"]
+    html = Path("page.html").read_text()
+    assert not re.search(r"@import|url\(|fetch\(|XMLHttp|innerHTML|http://(?!www\.w3\.org)", html)
+    (policy,) = [a["content"] for t, a in found.tags if a.get("http-equiv")]
+    assert "default-src 'none'" in policy and fingerprint(found.scripts[1]) in policy
+
+
+def test_tables_have_captions_and_heads_have_scopes() -> None:
+    found, _ = parsed(a_scored_run())
+    tags = [tag for tag, _ in found.tags]
+    assert tags.count("table") == tags.count("caption") == 3
+    assert all(a.get("scope") in ("col", "row") for t, a in found.tags if t == "th")
+    assert all(a.get("aria-label") for t, a in found.tags if t == "svg" and a.get("role") == "img")
+
+
+def test_it_is_small_enough_to_be_sent() -> None:
+    """1,000 questions and ten systems that say much."""
+
+    class Many(Mini):
+        name = "many"
+
+        def __init__(self, count: int = 1000) -> None:
+            super().__init__(count)
+
+    registry.register("tasks", "many")(Many)
+    rows = rows_of("many")
+    extras = {"losses": [n / 7 for n in range(8)]}
+    rows = [replace(row, raw="word " * 20, counts={"n": 3}, extras=extras) for row in rows]
+    pipelines = [
+        (entry(f"bm25:k1=1.{n}+one@2", "many", answers=True, rows=f"{n}/rows.jsonl"), rows)
+        for n in range(10)
+    ]
+    folder = score(a_run(*pipelines))
+    assert page(folder, "page.html").stat().st_size < 5_000_000
+
+
+# --- the commands ---------------------------------------------------------------------
+
+
+def test_page_says_what_it_wrote_and_mistakes_in_a_sentence(capsys) -> None:
+    folder = a_scored_run()
+    assert main(["page", str(folder), "-o", "deep/run.html"]) == 0
+    assert capsys.readouterr().out.startswith("deep/run.html (0.")
+    assert api.page(folder, "two.html").read_text() == Path("deep/run.html").read_text()
+    (folder / "scores.json").unlink()
+    for words, said in [
+        (["page", str(folder), "-o", "x.html"], "is not scored"),
+        (["page", "nowhere", "-o", "x.html"], "not the folder of a run"),
+        (["page", "deep", "-o", "deep"], "deep is a folder"),
+    ]:
+        assert main(words) == 2
+        err = capsys.readouterr().err
+        assert said in err and len(err.strip().splitlines()) == 1
+    assert not Path("x.html").exists()
+
+
+def test_show_tells_a_question_by_its_id_native_id_or_beginning(capsys) -> None:
+    folder = a_scored_run("toy")
+    query = queries()[2]
+    gold = read_gold(prepare("toy"))[query["id"]]
+    assert main(["show", str(folder), query["id"][:9]]) == 0
+    out = capsys.readouterr().out
+    assert query["text"] in out and gold.answers[0] in out
+    assert "bm25+one@2: not used" in out and "bm25:k1=1.1+two@2: not read" in out
+    (right,) = [doc_id for doc_id, grade in gold.relevance.items() if grade]
+    assert re.search(rf"   1 {right} Title \d+ 0  \(gold, read\)", out)
+    assert re.search(rf"   1 {right} Title \d+ 0  \(gold\)", out)
+    line = next(
+        line
+        for line in map(json.loads, (folder / "scores.jsonl").read_text().splitlines())
+        if line["id"] == query["id"] and line["system"] == "bm25+one@2"
+    )
+    for metric, value in line["metrics"].items():
+        assert f"{metric} {value:.3f}" in out
+    assert show(folder, "native-7").splitlines()[1].endswith(toy_questions()[7].text)
+    for words, said in [
+        ("zz", "no question 'zz'"),
+        ("native-1", None),
+        ("native-", "40 questions"),
+    ]:
+        assert main(["show", str(folder), words]) == (0 if said is None else 2)
+        assert (said or "") in capsys.readouterr().err
+
+
+def test_what_steers_a_terminal_is_shown_and_not_obeyed(capsys) -> None:
+    folder = a_scored_run("odd")
+    for query in queries("odd"):
+        assert main(["show", str(folder), query["id"]]) == 0
+        out = capsys.readouterr().out
+        assert not set("\x1b\x07\u202e\u2066\u2028") & set(out)
+    assert visible("a\ud800\x1b[31m\nb") == "a\\ud800\\u001b[31m b"
+    visible("\ud800").encode()
+
+
+# --- colours --------------------------------------------------------------------------
+
+
+def luminance(colour: str) -> float:
+    """WCAG 2's relative luminance of #rrggbb."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    r, g, b = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+
+def contrast(one: str, other: str) -> float:
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_contrasts_are_wcag_aa_in_the_light_and_in_the_dark() -> None:
+    assert round(contrast("#777777", "#ffffff"), 2) == 4.48  # as WCAG's own tools say
+    parsed(a_scored_run())
+    css = Path("page.html").read_text().partition("<style>")[2].partition("</style>")[0]
+    light, dark = (
+        dict(re.findall(r"--(\w+): (#\w{6})", each)) for each in css.split("@media", 2)[:2]
+    )
+    assert light.keys() == dark.keys() and light != dark
+    for colours in (light, dark):
+        for text, ground in product(("text", "quiet", "link"), ("page", "panel")):
+            assert contrast(colours[text], colours[ground]) >= 4.5, (text, ground)
+        for ground in ("mark", "badge"):
+            assert contrast(colours["text"], colours[ground]) >= 4.5, ground
+        for drawn in ("focus", "dot", "bound", "quiet"):
+            assert contrast(colours[drawn], colours["page"]) >= 3, drawn
+
+
+# --- in a browser ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    program = chromium()
+    if program is None:
+        pytest.skip("needs Chromium: put it on the PATH, or name it as CHROMIUM")
+    opened = Browser(program, tmp_path_factory.mktemp("profile"))
+    yield opened
+    opened.close()
+
+
+def opened(browser: Browser, folder: Path, **options: Any) -> Path:
+    """Open the page of a run in a wide, light window."""
+    browser.errors.clear()
+    browser.requests.clear()
+    made = page(folder, "page.html", **options)
+    browser.look()
+    browser.open(made)
+    return made
+
+
+def count(browser: Browser) -> int:
+    """How many questions are found, as a screen reader is told."""
+    return int(browser.run("document.getElementById('count').textContent").split()[0])
+
+
+def choose(browser: Browser, name: str, value: str) -> int:
+    """Choose in a list of the form; how many questions are found then."""
+    browser.run(
+        f"(() => {{ const e = document.getElementById('{name}'); e.value = {json.dumps(value)};"
+        " e.dispatchEvent(new Event('change')); })()"
+    )
+    return count(browser)
+
+
+def test_it_opens_from_disk_without_a_request_or_a_complaint(browser: Browser) -> None:
+    made = opened(browser, a_scored_run())
+    browser.run("document.querySelectorAll('#list button').forEach((each) => each.click())")
+    assert browser.requests == [made.resolve().as_uri()]
+    assert browser.errors == []
+    assert count(browser) == 40
+
+
+def test_no_text_becomes_markup_and_none_is_lost(browser: Browser) -> None:
+    opened(browser, a_scored_run("odd"))
+    assert count(browser) == len(ODD)
+    seen = set()
+    for n in range(len(ODD)):
+        browser.run(f"document.querySelectorAll('#list button')[{n}].click()")
+        browser.run("document.querySelectorAll('#detail details').forEach((d) => d.open = true)")
+        seen.add(browser.run("document.querySelector('#detail h3').textContent"))
+        assert browser.run("document.querySelectorAll('#detail img, #detail script').length") == 0
+    assert {text for text in ODD if len(text) <= LONGEST} < seen
+    assert browser.run("document.title") != "run"
+    assert browser.errors == []
+
+
+def test_filters_find_what_the_scores_say(browser: Browser) -> None:
+    opened(browser, a_scored_run())
+    for lost, n in zip(KINDS, (7, 7, 7, 7, 6, 6), strict=True):
+        choose(browser, "system", "0")
+        assert choose(browser, "lost", lost) == n, lost
+    choose(browser, "lost", "")
+    assert choose(browser, "verdict", "right") == 7
+    assert choose(browser, "verdict", "wrong") == 33
+    choose(browser, "system", "")
+    choose(browser, "verdict", "")
+    browser.run("document.getElementById('differ').click()")
+    assert count(browser) == 13  # 7 and 6, of other questions
+    browser.run("document.getElementById('differ').click()")
+    browser.run("document.getElementById('search').focus()")
+    browser.write("AMBER12 z")
+    assert count(browser) == 0
+    browser.run("document.getElementById('search').value = ''")
+    browser.write("amber12?")
+    assert count(browser) == 1
+    browser.run("document.getElementById('search').value = ''")
+    choose(browser, "sort", "worst")
+    worst = browser.run("document.querySelector('#list small').textContent")
+    assert worst.startswith("0 of 2")
+
+
+def test_gold_is_marked_and_answers_are_highlighted(browser: Browser) -> None:
+    opened(browser, a_scored_run())
+    browser.run("document.querySelector('#list button').click()")
+    answer = browser.run("document.querySelector('#detail p bdi').textContent")
+    assert browser.run("document.querySelector('#detail mark').textContent") == answer
+    first = "document.querySelector('#detail > details summary').textContent"
+    assert browser.run(first).endswith("gold")
+
+
+def test_everything_is_reached_and_used_by_keyboard(browser: Browser) -> None:
+    opened(browser, a_scored_run())
+    wanted = browser.run(
+        "[...document.querySelectorAll('a[href], button, select, input, summary, .scroll')]"
+        ".filter((e) => e.checkVisibility()).map((e, n) => (e.dataset.n = String(n)))"
+    )
+    met = set()
+    for _ in range(len(wanted) + 20):
+        browser.press("Tab", 9)
+        met.add(browser.run("document.activeElement.dataset.n || ''"))
+    assert set(wanted) <= met
+    browser.run("document.querySelector('#list button').focus()")
+    browser.press("Enter", 13, "\r")
+    assert browser.run("document.activeElement.matches('#detail h3')")
+    browser.run("document.querySelector('.back').focus()")
+    browser.press("Enter", 13, "\r")
+    assert browser.run("document.activeElement === document.querySelector('#list button')")
+
+
+def test_a_screen_reader_is_told_what_everything_is(browser: Browser) -> None:
+    opened(browser, a_scored_run())
+    browser.run("document.querySelector('#list button').click()")
+    unnamed = browser.run(
+        "[...document.querySelectorAll('select, input')].filter((e) => !e.labels.length).length"
+        " + [...document.querySelectorAll('table')].filter((e) => !e.caption).length"
+        " + [...document.querySelectorAll('th')].filter((e) => !e.scope).length"
+        " + [...document.querySelectorAll('button')].filter((e) => !e.textContent).length"
+    )
+    assert unnamed == 0
+    assert browser.run("document.querySelector('[aria-live=polite]').id") == "count"
+    levels = browser.run(
+        "[...document.querySelectorAll('h1,h2,h3,h4,h5')].map((e) => +e.tagName[1])"
+    )
+    assert levels[0] == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+
+
+CONTRASTS = """(() => {
+  const part = (c) => { c /= 255; return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4; };
+  const light = ([r, g, b]) => 0.2126 * part(r) + 0.7152 * part(g) + 0.0722 * part(b);
+  const read = (c) => c.match(/[\\d.]+/g).map(Number);
+  const ground = (e) => {
+    for (; e; e = e.parentElement) {
+      const c = read(getComputedStyle(e).backgroundColor);
+      if (c.length < 4 || c[3] > 0) return c;
+    }
+    return [255, 255, 255];
+  };
+  const poor = [];
+  for (const e of document.querySelectorAll('body *')) {
+    if (![...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim())) continue;
+    if (!e.checkVisibility() || ['SCRIPT', 'NOSCRIPT'].includes(e.tagName)) continue;
+    const style = getComputedStyle(e);
+    const [a, b] = [light(read(e.ownerSVGElement ? style.fill : style.color)), light(ground(e))];
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (ratio < 4.5) poor.push(`${e.tagName} ${e.textContent.slice(0, 30)} ${ratio}`);
+  }
+  return poor;
+})()"""
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1200])
+def test_it_fits_every_window_and_can_be_read_there(browser: Browser, width, dark) -> None:
+    opened(browser, a_scored_run())
+    browser.look(width, dark=dark)
+    browser.run("document.querySelector('#list button').click()")
+    browser.run("document.querySelectorAll('details').forEach((d) => d.open = true)")
+    assert browser.run("document.documentElement.scrollWidth") <= width
+    assert browser.run(CONTRASTS) == []
+    ground = browser.run("getComputedStyle(document.body).backgroundColor")
+    assert (ground == "rgb(255, 255, 255)") is not dark
+
+
+def test_evidence_is_cut_out_where_python_counts_it(browser: Browser) -> None:
+    """A span counts characters, and JavaScript's own count takes an owl for two."""
+
+    def pointing(row: Row) -> Row:
+        evidence = tuple(Evidence(doc_id, span=(0, 3)) for doc_id in row.read[:1])
+        return row if row.error else replace(row, answer=Answer("x", evidence))
+
+    class Owls(Mini):
+        name = "owls"
 
         def load(self, source: Path | None, split: str, limit: int | None) -> Loaded:
-            long = Document("", "word " * 17_600 + HOSTILE, HOSTILE)
-            other = Document("", "שלום العربية", "\u202e")
-            pool = (Candidate(long, 1), Candidate(other, 0))
-            first = RawQuestion("n", f"Where? {HOSTILE}", pool, answers=("",), where="odd:1")
-            return Loaded([first, *toy_questions(3)])
+            return Loaded(
+                replace(q, candidates=tuple(
+                    replace(c, document=Document("", f"🦉🦉!{c.document.text}"))
+                    for c in q.candidates
+                ))
+                for q in toy_questions(6)
+            )  # fmt: skip
 
-    registry.register("tasks", "toy")(Odd)
-    registry.register("systems", "reads")(Reads)
-    run = api.score(api.run(["toy"], ["bm25+reads@2"], out=Path("run")))
-    text = made(run)
-    assert len(text.encode()) < 1_000_000 and "<script>alert" not in text
-    (table,) = cases([run])
-    for case in table.cases:
-        assert main(["show", str(run), case.id]) == 0
-    told = capsys.readouterr().out
-    assert "Where?" in told and "\u202e" not in told
-    assert main(["show", str(run), "zzz"]) == 2
-    assert "Traceback" not in capsys.readouterr().err
+    registry.register("tasks", "owls")(Owls)
+    opened(browser, a_scored_run("owls", change=pointing))
+    browser.run("document.querySelector('#list button').click()")
+    assert "🦉🦉!" in browser.run(
+        "[...document.querySelectorAll('#detail h5')].find((e) => e.textContent === 'Evidence')"
+        ".nextSibling.querySelector('bdi:last-child').textContent"
+    )
 
 
-def test_a_thousand_questions_of_ten_systems_stay_small() -> None:
-    registry.register("systems", "reads")(Reads)
-    systems = ["random", "bm25", *(f"random@{n}+reads" for n in range(1, 9))]
-    run = api.score(api.run(["toy:count=1000"], systems, out=Path("run")))
-    assert len(made(run, "--texts").encode()) < 5_000_000
+def test_without_texts_a_question_can_still_be_looked_at(browser: Browser) -> None:
+    opened(browser, a_scored_run("toy"))
+    browser.run("document.querySelector('#list button').click()")
+    shown = browser.run("document.querySelector('#detail').textContent")
+    assert re.match(r"Back to the list[0-9a-f]{16}", shown)
+    assert "right" in shown and "undefined" not in shown and "null" not in shown
+    assert browser.errors == []
 
 
-@pytest.mark.skipif(chromium() is None, reason="needs chromium on the PATH or as CHROMIUM")
-def test_in_a_browser_without_network(run: Path, tmp_path: Path) -> None:
-    """No complaint, no request, nothing wider than a phone, and no hostile text runs."""
-    made(run, "--texts")
-    program = chromium()
-    assert program is not None
-    browser = Browser(program, tmp_path / "profile")
-    try:
-        for width, dark in ((1200, False), (400, False), (1200, True)):
-            browser.look(width, dark=dark)
-            browser.open(Path("run.html"))
-            browser.run("document.querySelectorAll('details').forEach(each => each.open = true)")
-            wide = browser.run("document.documentElement.scrollWidth")
-            assert wide <= width
-            browser.picture(tmp_path / f"{width}-{dark}.png")
-        assert browser.errors == []
-        own = Path("run.html").resolve().as_uri()
-        assert {each for each in browser.requests if not each.startswith("data:")} == {own}
-    finally:
-        browser.close()
+def test_no_scored_run_is_no_page() -> None:
+    with pytest.raises(HarnessError, match="not the folder of a run"):
+        page("nowhere", "page.html")
+    assert not Path("page.html").exists()

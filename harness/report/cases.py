@@ -7,7 +7,7 @@ and passages are looked up in the prepared data by those who may show them (`tex
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from harness.score.results import CEILING, FLOOR, Sample, Scores, read_manifest,
 from harness.score.scoring import data_of
 from harness.spelling import parse_spelled
 
+DIGITS = 4
+"""Of numbers that no metric is made of: scores of hits, weights, losses."""
 SHOWN = 10
 """Hits of a ranking that are kept."""
 LISTED = 5
@@ -229,8 +231,8 @@ def texts(table: Cases) -> dict[str, str]:
 def passages(table: Cases, ids: Iterable[str]) -> dict[str, Document]:
     """The documents of these ids, from the prepared data; one that is not there is left out."""
     corpus, wanted = open_corpus(table.data), list(ids)
-    places = corpus.positions(wanted)
-    return {i: corpus[i] for i, place in zip(wanted, places, strict=True) if place >= 0}
+    places = zip(wanted, corpus.positions(wanted).tolist(), strict=True)
+    return {doc_id: corpus[place] for doc_id, place in places if place >= 0}
 
 
 def documents_of(case: Case) -> list[str]:
@@ -243,3 +245,20 @@ def documents_of(case: Case) -> list[str]:
             if outcome.row.answer is not None:
                 found += [each.doc_id for each in outcome.row.answer.evidence or ()]
     return list(dict.fromkeys(found))
+
+
+def short(value: float) -> float | int:
+    """A number of `DIGITS` digits."""
+    rounded = float(f"{value:.{DIGITS}g}")
+    return int(rounded) if rounded.is_integer() and abs(rounded) < 2**53 else rounded
+
+
+def shortened(value: Any, text: Callable[[str], str] = str) -> Any:
+    """A JSON value with short numbers; ``text`` is done to each of its texts."""
+    if isinstance(value, Mapping):
+        return {str(key): shortened(each, text) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [shortened(each, text) for each in value]
+    if isinstance(value, float):
+        return short(value)
+    return text(value) if isinstance(value, str) else value

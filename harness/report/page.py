@@ -20,7 +20,16 @@ from typing import Any
 from harness.data import Document, HarnessError, Row
 from harness.report import latency
 from harness.report.breakdown import breakdowns
-from harness.report.cases import Case, Cases, Outcome, cases, documents_of, passages
+from harness.report.cases import (
+    Case,
+    Cases,
+    Outcome,
+    cases,
+    documents_of,
+    passages,
+    short,
+    shortened,
+)
 from harness.report.cases import texts as texts_of
 from harness.report.charts import Bar, Intervals, Tradeoff, bars, intervals, tradeoff
 from harness.report.lost import CLASSES, MEANING
@@ -31,8 +40,6 @@ from harness.report.tables import sheet as score_sheet
 TEMPLATE = "page.html.jinja"
 LONGEST = 4_000
 """Characters of a text that are shown; what is left out is counted."""
-DIGITS = 4
-"""Of numbers that no metric is made of: scores of hits, weights, losses."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,7 @@ def page(folders: Folders, out: Path | str, texts: bool = False) -> Path:
         meaning=MEANING,
         payload=as_json([_questions(found[t.sample], t, texts) for t in shown]),
         withheld=[t.title for t in shown if not (texts or t.generated)],
-        runs=[str(folder) for folder in given],
+        runs=[folder.resolve().name for folder in given],
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f".{out.name}.part")
@@ -234,7 +241,7 @@ def _system(asked: Cases, system: str, docs: Mapping[str, int], open_: bool) -> 
         "ranked": [each.ranked for each in outcomes],
         "ranks": [{docs[d]: rank for d, rank in each.ranks.items()} for each in outcomes],
         "hits": [[docs[hit.id] for hit in _row(each).hits] for each in outcomes],
-        "scores": [[_short(hit.score) for hit in _row(each).hits] for each in outcomes],
+        "scores": [[short(hit.score) for hit in _row(each).hits] for each in outcomes],
         "read": [[docs[doc_id] for doc_id in _row(each).read] for each in outcomes],
         "ms": [None if each.ms is None else round(each.ms, 2) for each in outcomes],
         "error": [_cut(_row(each).error) if open_ else "" for each in outcomes],
@@ -276,13 +283,13 @@ def _said(outcome: Outcome, docs: Mapping[str, int]) -> dict[str, Any]:
     if row.raw and (row.answer is None or row.raw != row.answer.text):
         found["raw"] = _cut(row.raw)
     if row.extras:
-        found["extras"] = _plain(row.extras)
+        found["extras"] = shortened(row.extras, _cut)
     return found
 
 
 def _figures(extras: Mapping[str, Any], docs: Mapping[str, int]) -> dict[str, Any]:
     """Of what else a system says, the numbers alone: texts may be the data's."""
-    plain = _plain(extras)
+    plain = shortened(extras, _cut)
     return {name: value for name, value in plain.items() if _wordless(value, docs)}
 
 
@@ -292,20 +299,3 @@ def _wordless(value: Any, docs: Mapping[str, int]) -> bool:
     if isinstance(value, list):
         return all(_wordless(each, docs) for each in value)
     return not isinstance(value, str) or value in docs
-
-
-def _plain(value: Any) -> Any:
-    """As JSON, with short numbers and cut texts."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if isinstance(value, float):
-        return _short(value)
-    return _cut(value) if isinstance(value, str) else value
-
-
-def _short(value: float) -> float | int:
-    """A number of `DIGITS` digits."""
-    short = float(f"{value:.{DIGITS}g}")
-    return int(short) if short.is_integer() and abs(short) < 2**53 else short

@@ -12,7 +12,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from harness.data import Document, Row
-from harness.report.cases import Case, Cases, Outcome, cases, documents_of, passages, texts
+from harness.report.cases import (
+    Case,
+    Cases,
+    Outcome,
+    cases,
+    documents_of,
+    passages,
+    shortened,
+    texts,
+)
 from harness.report.sheet import MINI
 
 HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
@@ -76,7 +85,7 @@ def _system(
     yield "  scores: " + (", ".join(f"{m} {v:.3f}" for m, v in outcome.metrics.items()) or "none")
     yield from _ranking(outcome, row, case.relevant, documents)
     for name, value in {**row.counts, **row.extras}.items():
-        yield f"  {name}: {json.dumps(value, ensure_ascii=False)}"
+        yield f"  {name}: {json.dumps(shortened(value), ensure_ascii=False)}"
 
 
 def _ranking(
