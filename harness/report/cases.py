@@ -223,8 +223,13 @@ def _timed(each: _Scored) -> dict[str, float]:
 
 def texts(table: Cases) -> dict[str, str]:
     """The questions' texts, from the prepared data."""
-    wanted = {case.id for case in table.cases}
-    lines = read_lines(table.data / "queries.jsonl")
+    return question_texts(table.data, (case.id for case in table.cases))
+
+
+def question_texts(data: Path, ids: Iterable[str]) -> dict[str, str]:
+    """The texts of some questions of a prepared task, by id."""
+    wanted = set(ids)
+    lines = read_lines(data / "queries.jsonl")
     return {row["id"]: row["text"] for row in lines if row["id"] in wanted}
 
 

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from harness.data import HarnessError, raise_together
-from harness.prepare import read_lines
+from harness.report.cases import question_texts
 from harness.report.gate import SAME, Tolerance, Verdict, tolerance_for, verdict
 from harness.report.latency import passes
-from harness.report.sheet import MINI, Sheet, Style, written
+from harness.report.sheet import Sheet, Style, titled, written
 from harness.run.store import asked_rows
 from harness.score.changed import changed_rows
 from harness.score.intervals import Floats
@@ -157,23 +157,16 @@ def compare(
     pairs, mistakes = _pairs(one, other, baseline, systems, tasks)
     raise_together(mistakes)
     mistakes = _scorers(one, other)
-    chosen: list[tuple[Pair, str]] = []
+    chosen: list[tuple[Pair, list[str]]] = []
     for pair in pairs:
         mistakes += _unlike(one, other, pair)
-        chosen += [(pair, metric) for metric in _metrics(one, other, pair, metrics, mistakes)]
+        chosen.append((pair, _metrics(one, other, pair, metrics, mistakes)))
     raise_together(list({str(each): each for each in mistakes}.values()))
-    tested = [_tested(one, other, *each, seed) for each in chosen]
+    tested = [each for chosen_ in chosen for each in _tested(one, other, *chosen_, seed)]
     raise_together([error for each in tested for error in _same_rows_other_scores(each)])
-    told = [each for each in tested if each.changed is None or each.changed]
-    adjusted = iter(holm([each.found.p for each in told]))
+    adjusted = iter(holm([each.found.p for each in tested if not each.same]))
     return [
-        _comparison(
-            one,
-            other,
-            each,
-            next(adjusted) if each.changed is None or each.changed else 1.0,
-            tolerances,
-        )
+        _comparison(one, other, each, 1.0 if each.same else next(adjusted), tolerances)
         for each in tested
     ]
 
@@ -349,10 +342,12 @@ def _metrics(
                 )
             )
     ranked = [metric for metric in chosen if metric in head["ranking_metrics"]]
-    depths = {_depth(run, entry) for run, entry in zip((one, other), pair, strict=True)}
-    if ranked and len(depths) > 1 and pair[0]["system"] != pair[1]["system"]:
-        k = " and ".join(map(str, sorted(depths)))
-        mistakes.append(_not(pair, f"k differs: they rank {k} documents, which {ranked[0]} sees"))
+    if ranked and pair[0]["system"] != pair[1]["system"]:
+        depths = {_depth(run, entry) for run, entry in zip((one, other), pair, strict=True)}
+        if len(depths) > 1:
+            k = " and ".join(map(str, sorted(depths)))
+            why = f"k differs: they rank {k} documents, which {ranked[0]} sees"
+            mistakes.append(_not(pair, why))
     return [metric for metric in chosen if metric in both]
 
 
@@ -378,22 +373,30 @@ class _Tested:
     found: Paired
     changed: Mapping[str, Sequence[str]] | None
 
+    @property
+    def same(self) -> bool:
+        """Every row is the same, so that there is nothing to infer."""
+        return self.changed is not None and not self.changed
 
-def _tested(one: _Run, other: _Run, pair: Pair, metric: str, seed: int) -> _Tested:
-    """The difference of a metric of two systems."""
+
+def _tested(
+    one: _Run, other: _Run, pair: Pair, metrics: Sequence[str], seed: int
+) -> Iterator[_Tested]:
+    """The differences of two systems, a metric each."""
     sample = Sample.of(pair[0]).digest
     mine = one.columns[sample, pair[0]["system"]]
     yours = other.columns[sample, pair[1]["system"]]
     places = {query_id: place for place, query_id in enumerate(mine.ids)}
     order = [places[query_id] for query_id in yours.ids]
-    before = np.array(mine.values[metric])[order]
-    after = np.array(yours.values[metric])
     changed = None
     if pair[0]["system"] == pair[1]["system"]:
         rows = one.rows(pair[0]), other.rows(pair[1])
         changed = {each.id: each.kinds for each in changed_rows(*rows, yours.ids)}
-    found = paired(before, after, yours.groups, seed)
-    return _Tested(pair, metric, yours.ids, before, after, found, changed)
+    for metric in metrics:
+        before = np.array(mine.values[metric])[order]
+        after = np.array(yours.values[metric])
+        found = paired(before, after, yours.groups, seed)
+        yield _Tested(pair, metric, yours.ids, before, after, found, changed)
 
 
 def _same_rows_other_scores(each: _Tested) -> list[HarnessError]:
@@ -414,8 +417,7 @@ def _comparison(
     before, after, (mine, yours) = each.before, each.after, each.pair
     there = ~(np.isnan(before) | np.isnan(after))
     tolerance = tolerance_for(tolerances, yours["task"], yours["system"], each.metric)
-    same = each.changed is not None and not each.changed
-    said, because = verdict(each.found, p, tolerance.tolerance, same)
+    said, because = verdict(each.found, p, tolerance.tolerance, each.same)
     worse = [(float(after[n] - before[n]), each.ids[n], n) for n in np.flatnonzero(after < before)]
     worst = [(name, float(before[n]), float(after[n])) for _, name, n in sorted(worse)[:WORST]]
     kinds = Counter(kind for kinds in (each.changed or {}).values() for kind in kinds)
@@ -468,9 +470,7 @@ def _questions(
     texts: dict[str, str] = {}
     data = Path(pair[1]["data"])
     if ids and data.name == pair[1]["fingerprint"] and (data / "queries.jsonl").exists():
-        wanted = set(ids)
-        lines = read_lines(data / "queries.jsonl")
-        texts = {row["id"]: row["text"] for row in lines if row["id"] in wanted}
+        texts = question_texts(data, ids)
     for query_id, before, after in worst:
         answers = [each.get(query_id, "") for each in said]
         text = texts.get(query_id, "")
@@ -494,29 +494,24 @@ def _said(row: Any) -> str:
 def written_comparisons(found: Sequence[Comparison], style: Style = "table") -> str:
     """A table, then what each verdict means, changed rows and the worst questions."""
     several = any(each.base != each.new for each in found)
+    same = sum(each.because == SAME for each in found)
     heads = ("system", "metric", "base", "new", "difference", "p (Holm)", "won/tied/lost",
              "n (groups)", "80 % power", "verdict")  # fmt: skip
     parts = []
-    for title in dict.fromkeys(_title(each) for each in found):
-        rows = [_row(each) for each in found if _title(each) == title]
+    for title in dict.fromkeys(titled(each, each.generated) for each in found):
+        rows = [_row(each) for each in found if titled(each, each.generated) == title]
         parts.append(written(Sheet(title, heads, tuple(rows)), style))
     baseline = f" Base: {found[0].base}." if several else ""
     parts.append(
         "Differences: new minus base, question by question, 95 % interval over groups; p: "
-        f"sign-flip test, Holm over {len(found)} comparisons. 80 % power: the smallest difference "
-        f"that four of five such samples would show.{baseline}"
+        f"sign-flip test, Holm over {len(found) - same} comparisons. 80 % power: the smallest "
+        f"difference that four of five such samples would show.{baseline}"
     )
     parts += ["\n".join(_told(each)) for each in found if each.because != SAME]
     verdicts = Counter(each.verdict for each in found)
     told = ", ".join(f"{verdict} {count}" for verdict, count in sorted(verdicts.items()))
-    same = sum(each.because == SAME for each in found)
     parts.append(f"{told}" + (f" ({same}: {SAME})" if same else ""))
     return "\n\n".join(parts)
-
-
-def _title(each: Comparison) -> str:
-    title = f"{each.task} · {each.split} · {each.setting}"
-    return f"{title} — {MINI}" if each.generated else title
 
 
 def _row(each: Comparison) -> tuple[str, ...]:

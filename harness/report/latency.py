@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.report.sheet import MINI, Folders, Sheet, Style, listed, written
+from harness.report.sheet import Folders, Sheet, Style, listed, titled, written
 from harness.run.stages import READ
 from harness.run.timings import NAME, Measured, Timing, read_timings
 from harness.spelling import Pipeline, Spelled, Stage, parse_pipeline
@@ -159,9 +159,7 @@ def _sheet(bench: Sequence[Timing]) -> Sheet:
     always = {"p50\nms", "p95\nms"}
     heads = [h for h, of in COLUMNS.items() if h in always or any(of(c) is not None for c in cells)]
     rows = [(c.system, *(_number(COLUMNS[head](c)) for head in heads), c.remark) for c in cells]
-    title = f"{about.task} · {about.split} · {about.setting} · latency"
-    if about.generated:
-        title = f"{title} — {MINI}"
+    title = titled(about, about.generated, "latency")
     return Sheet(title, ("pipeline", *heads, "note"), tuple(rows), (_conditions(bench),), 9)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 from shutil import get_terminal_size
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import pandas
@@ -31,6 +31,12 @@ class Sheet:
     notes: tuple[str, ...] = ()
     width: int = 16
     """Characters a number's column may take, about, on a terminal."""
+
+
+def titled(asked: Any, generated: bool, *more: str) -> str:
+    """The title of what is about one task, split and setting; that of a mini task says so."""
+    title = " · ".join((asked.task, asked.split, asked.setting, *more))
+    return f"{title} — {MINI}" if generated else title
 
 
 def listed(folders: Folders) -> list[Path]:

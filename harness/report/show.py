@@ -22,7 +22,7 @@ from harness.report.cases import (
     shortened,
     texts,
 )
-from harness.report.sheet import MINI
+from harness.report.sheet import titled
 
 HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode categories that are shown by their code point; line breaks become spaces."""
@@ -45,9 +45,7 @@ def visible(text: str) -> str:
 
 
 def _told(table: Cases, case: Case) -> Iterator[str]:
-    asked = table.sample
-    title = f"{asked.task} · {asked.split} · {asked.setting}"
-    yield f"{title} — {MINI}" if table.generated else title
+    yield titled(table.sample, table.generated)
     documents = passages(table, documents_of(case))
     yield f"question {case.id}: {texts(table).get(case.id, '')}"
     answers = " · ".join(case.gold.answers) or "(none known)"

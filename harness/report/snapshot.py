@@ -1,8 +1,10 @@
 """Bases of comparisons: a run that was accepted, to stand in a repository.
 
-BASE/manifest.json scores.json scores.jsonl …/rows.jsonl   of the accepted run
-BASE/accepted.jsonl                                         a line each time it was replaced:
-                                                            when, why, what was tolerated
+    BASE/manifest.json scores.json …/rows.jsonl   of the accepted run
+    BASE/accepted.jsonl                           a line each time it was replaced: when, why, what
+                                                  was tolerated
+
+When and where the accepted run was made is left out of its manifest.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ import numpy as np
 
 from harness.data import HarnessError
 from harness.report import latency
-from harness.report.sheet import MINI, Folders, Sheet, Style, listed, written
+from harness.report.sheet import Folders, Sheet, Style, listed, titled, written
 from harness.score.intervals import cluster_intervals
 from harness.score.results import CEILING, FLOOR, Sample, Scores, read_scores
 from harness.spelling import parse_spelled
@@ -85,10 +85,8 @@ class Table:
     def title(self) -> str:
         """What stands above the table."""
         asked = self.sample
-        title = f"{asked.task} · {asked.split} · {asked.setting}"
-        if asked.limit is not None:
-            title += f" · {self.questions} questions, seed {asked.seed}"
-        return f"{title} — {MINI}" if self.generated else title
+        limited = [f"{self.questions} questions, seed {asked.seed}"] * (asked.limit is not None)
+        return titled(asked, self.generated, *limited)
 
     def shown(self) -> list[str]:
         """The task's metrics that some system has a value for."""

@@ -44,7 +44,7 @@ def changed_rows(
     them; else a row waits until the other file comes to it. `HarnessError` for a broken file.
     """
     for query_id, one, other in _paired(base, new, ids):
-        kinds, off = _kinds(one, other, tolerance)
+        kinds, off = kinds_of(one, other, tolerance)
         if kinds:
             yield Changed(query_id, kinds, off)
 
@@ -63,7 +63,9 @@ def _paired(
             yield (query_id, row, earlier) if side == 0 else (query_id, earlier, row)
 
 
-def _kinds(one: Row | None, other: Row | None, tolerance: float) -> tuple[tuple[Kind, ...], float]:
+def kinds_of(
+    one: Row | None, other: Row | None, tolerance: float = TOLERANCE
+) -> tuple[tuple[Kind, ...], float]:
     """In what two rows differ, and how far scores of the same ranking are apart."""
     if one is None or other is None:
         return (("missing",) if one is not other else ()), 0.0

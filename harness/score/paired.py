@@ -63,15 +63,7 @@ def paired(
     groups:    the resampling unit of each question, (questions,)
     Raises `ValueError` if no question has both.
     """
-    there = ~(np.isnan(base) | np.isnan(new))
-    apart = (new - base)[there]
-    if not len(apart):
-        raise ValueError("no question has a score of both")
-    apart[np.abs(apart) < TINY] = 0.0
-    names = np.asarray(groups, dtype=object)[there]
-    codes = np.unique(names, return_inverse=True)[1]
-    totals = np.bincount(codes, apart).astype(np.float64)
-    sizes = np.bincount(codes).astype(np.float64)
+    apart, totals, sizes = _grouped(base, new, groups)
     mean, count = totals.sum() / sizes.sum(), len(totals)
     low, high, visible = _interval(totals, sizes, seed, level)
     if not totals.any() and count > 1:
@@ -90,6 +82,24 @@ def paired(
         int((apart < 0).sum()),
         visible,
     )
+
+
+def sign_flip(base: Floats, new: Floats, groups: Sequence[str], seed: int = 0) -> float:
+    """The p of `paired` alone, without its resampling."""
+    return _sign_flip(_grouped(base, new, groups)[1], seed)
+
+
+def _grouped(base: Floats, new: Floats, groups: Sequence[str]) -> tuple[Floats, Floats, Floats]:
+    """The difference of each question that has both scores, and the total and size of its group."""
+    there = ~(np.isnan(base) | np.isnan(new))
+    apart = (new - base)[there]
+    if not len(apart):
+        raise ValueError("no question has a score of both")
+    apart[np.abs(apart) < TINY] = 0.0
+    names = np.asarray(groups, dtype=object)[there]
+    codes = np.unique(names, return_inverse=True)[1]
+    totals = np.bincount(codes, apart).astype(np.float64)
+    return apart, totals, np.bincount(codes).astype(np.float64)
 
 
 def holm(ps: Sequence[float]) -> list[float]:

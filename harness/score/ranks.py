@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from harness.score.intervals import TINY, Floats
-from harness.score.paired import holm, paired
+from harness.score.paired import holm, sign_flip
 
 ALPHA = 0.05
 
@@ -47,7 +47,7 @@ def rank_intervals(values: Mapping[str, Floats], groups: Sequence[str]) -> dict[
     means = {name: float(np.nanmean(each)) for name, each in values.items()}
     names = sorted(values, key=lambda name: (-means[name], name))
     ps = {
-        (upper, lower): paired(values[lower], values[upper], groups).p
+        (upper, lower): sign_flip(values[lower], values[upper], groups)
         for upper, lower in combinations(names, 2)
     }
     better: dict[str, int] = dict.fromkeys(names, 0)

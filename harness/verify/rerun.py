@@ -1,10 +1,10 @@
 """Asking a few questions again, which tells rows that a system made from rows made out of gold.
 
 The same pipeline, spelled the same, under the same seed, device, dtype and batch size, from code
-that is installed here. Rows agree if the text of the answer is the same and the documents stand in
-the same order, but for those whose scores, computed here, differ by less than `TIE` relative to the
-largest of their ranking: batches and processors round sums otherwise. A row that errs here and
-there agrees.
+that is installed here. Rows agree if all that was answered and written is the same and documents
+stand in the same order, but for those whose scores, computed here, differ by less than `TIE`
+relative to the largest of their ranking: batches and processors round sums otherwise. A row that
+errs here and there agrees.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from harness.run.plan import Plan, make_plan
 from harness.run.progress import Progress
 from harness.run.runner import Unfinished, run, work_of
 from harness.run.store import read_rows
+from harness.score.changed import kinds_of
 from harness.score.results import read_manifest
 from harness.spelling import Pipeline
 
@@ -131,10 +132,10 @@ def _compared(plan: Plan, stages: Sequence[Mapping[str, Any]], place: Path) -> t
 
 def agrees(claimed: Row, again: Row) -> bool:
     """Whether two rows say the same; see above for ties."""
-    if bool(claimed.error) or bool(again.error):
-        return bool(claimed.error) == bool(again.error)
-    written = [(row.answer, row.raw, row.stop, len(row.hits)) for row in (claimed, again)]
-    if written[0] != written[1]:
+    apart = {*kinds_of(claimed, again)[0]} - {"scores"}
+    if apart != {"ranking"}:
+        return not apart
+    if len(claimed.hits) != len(again.hits):
         return False
     score = dict(again.hits)
     tie = TIE * max((abs(each) for each in score.values()), default=0.0)
