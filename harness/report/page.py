@@ -82,8 +82,11 @@ def page(folders: Folders, out: Path | str, texts: bool = False) -> Path:
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f".{out.name}.part")
-    part.write_text(html, encoding="utf-8", errors="replace")
-    part.replace(out)
+    try:
+        part.write_text(html, encoding="utf-8", errors="replace")
+        part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)
     return out
 
 
