@@ -15,6 +15,7 @@ from harness.contract import Task, one_at_a_time
 from harness.data import DATA, HarnessError
 from harness.prepare import prepare
 from harness.registry import register
+from harness.report.claims import ClaimRecord, claim_records, claims_report
 from harness.report.compare import Comparison, compare
 from harness.report.latency import Latency
 from harness.report.latency import records as latencies
@@ -27,10 +28,12 @@ from harness.run import runner
 from harness.run.plan import Plan, make_plan
 from harness.run.progress import Progress, silent
 from harness.score.checks import Report
+from harness.score.judging import judge_run as claims
 from harness.score.scoring import score
 from harness.score.submitted import score_against
 
 __all__ = [
+    "ClaimRecord",
     "Comparison",
     "HarnessError",
     "Latency",
@@ -39,6 +42,9 @@ __all__ = [
     "Report",
     "Submission",
     "Task",
+    "claim_records",
+    "claims",
+    "claims_report",
     "compare",
     "latencies",
     "latency",
