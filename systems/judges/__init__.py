@@ -2,4 +2,6 @@
 
 TABLE = {
     "exact": "harness.score.judging:Exact",
+    "endpoint": "systems.judges.asking:EndpointJudge",
+    "model": "systems.judges.asking:ModelJudge",
 }
