@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from answering import Answering
+from claim_tables import counted, drawn
 
 from harness import api, registry
 from harness.cli import main
@@ -24,56 +25,6 @@ PLAIN = "mini-triviaqa:documents=300,questions=20"
 
 
 # --- the formulas ---------------------------------------------------------------------
-
-
-def drawn(rng: random.Random) -> Tables:
-    """Random tables; each of the three sets is empty now and then."""
-    said, right, passages = (rng.choice([0, 1, 2, 3, 5]) for _ in range(3))
-    dense = rng.random()
-
-    def row(size: int) -> list[bool]:
-        return [rng.random() < dense for _ in range(size)]
-
-    return Tables(
-        row(said), row(right), [row(passages) for _ in range(said)],
-        [row(passages) for _ in range(right)],
-    )  # fmt: skip
-
-
-def counted(tables: Tables) -> dict[str, float]:
-    """The metrics by counting, claim by claim, with no array: from the definitions."""
-    right, used, stated, there = tables
-    passages = range(max(map(len, [*stated, *there]), default=0))
-    relevant = {p for p in passages if any(row[p] for row in there)}
-    tally = dict.fromkeys(METRICS[6:], 0)
-    for ok, row in zip(right, stated, strict=True):
-        inside = {p for p in passages if row[p]}
-        kinds = {
-            "faithfulness": bool(inside),
-            "hallucination": not inside and not ok,
-            "self_knowledge": not inside and ok,
-            "noise_sensitivity_in_relevant": not ok and bool(inside & relevant),
-            "noise_sensitivity_in_irrelevant": not ok and bool(inside) and not inside & relevant,
-        }
-        for name, holds in kinds.items():
-            empty = not passages or ("noise" in name and not used)
-            tally[name] += holds and not empty
-    recalled = [any(row) for row in there]
-    both = sum(a and b for a, b in zip(recalled, used, strict=True))
-
-    def share(part: int, whole: int) -> float:
-        return part / whole if whole else 0.0
-
-    p, r = share(sum(right), len(right)), share(sum(used), len(used))
-    return {
-        "precision": p,
-        "recall": r,
-        "f1": 2 / (1 / p + 1 / r) if p and r else 0.0,
-        "claim_recall": share(sum(recalled), len(recalled)),
-        "context_precision": share(len(relevant), len(passages)),
-        "context_utilization": share(both, sum(recalled)),
-        **{name: share(count, len(right)) for name, count in tally.items()},
-    }
 
 
 def test_a_thousand_random_tables_score_as_counting_does() -> None:

@@ -86,6 +86,7 @@ def test_all_mistakes_of_one_command_are_told_together(capsys) -> None:
         (["report", "nowhere"], "not the folder of a run"),
         (["report", "nowhere", "--format", "pdf"], "no format 'pdf'"),
         (["repeat", "nowhere"], "not the folder of a run"),
+        (["claims", "nowhere"], "not the folder of a run"),
         (["list", "metrics"], "no list of 'metrics'"),
     ],
 )
