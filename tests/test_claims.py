@@ -18,6 +18,7 @@ from harness.data import Document, HarnessError, Reply
 from harness.score.claims import METRICS, Tables, claim_metrics
 from harness.score.judging import Case, judged
 from harness.spelling import parse_spelled
+from tasks.mini.judge import stated
 from tasks.mini.reading import statements
 
 TASK = "mini-hotpotqa:documents=300,questions=30,comparisons=true"
@@ -155,6 +156,20 @@ def test_a_nickname_is_the_name() -> None:
     assert named
     for question, nickname in named:
         assert world.score(question, nickname)["f1"] == 1
+
+
+def test_a_text_that_gives_a_nickname_states_its_facts_under_the_name() -> None:
+    held = stated("Varn is also known as Zed. Zed is found in Norland.")
+    assert ("Varn", "country", "Norland") in held
+
+
+def test_a_wrong_choice_claims_the_predicate_of_what_it_chose() -> None:
+    judge = World().judge
+    chosen = [q for q, (one, _) in judge.asked.items() if one.kind == "comparison"]
+    assert chosen
+    for question in chosen:
+        right, other = (judge._named(step) for step in judge.asked[question][0].steps)
+        assert judge.claims(question, other[0]) == [(other[0], *right[1:])]
 
 
 # --- a run ----------------------------------------------------------------------------

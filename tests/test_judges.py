@@ -145,6 +145,13 @@ def test_a_busy_endpoint_is_asked_again_and_a_lost_one_is_an_error(served: Serve
         api.claims(run, f"endpoint:url={served.url},model=other,tries=2")
 
 
+def test_labels_that_cannot_be_read_are_counted_and_entail_nothing(served: Served) -> None:
+    served.script = [(200, completion("1: Entailment"))]
+    judge = EndpointJudge(served.url, "big")
+    assert judge.check("what?", [("it", "is", "so")] * 2, ["text"]) == [[True, False]]
+    assert (judge.replies, judge.unread) == (1, 1)
+
+
 def test_many_claims_are_checked_a_few_at_a_time(served: Served) -> None:
     served.script = Thinking(served)
     judge = EndpointJudge(served.url, "big")
