@@ -16,6 +16,7 @@ from harness.data import DATA, HarnessError
 from harness.prepare import prepare
 from harness.registry import register
 from harness.report.bundle import pack
+from harness.report.claims import ClaimRecord, claim_records, claims_report
 from harness.report.compare import Comparison, compare
 from harness.report.latency import Latency
 from harness.report.latency import records as latencies
@@ -31,11 +32,13 @@ from harness.run import runner
 from harness.run.plan import Plan, make_plan
 from harness.run.progress import Progress, silent
 from harness.score.checks import Report
+from harness.score.judging import judge_run as claims
 from harness.score.scoring import score
 from harness.score.submitted import score_against
 from harness.verify.checks import verify
 
 __all__ = [
+    "ClaimRecord",
     "Comparison",
     "HarnessError",
     "Latency",
@@ -44,6 +47,9 @@ __all__ = [
     "Report",
     "Submission",
     "Task",
+    "claim_records",
+    "claims",
+    "claims_report",
     "compare",
     "latencies",
     "latency",

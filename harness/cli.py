@@ -39,7 +39,7 @@ SYSTEMS = (
 """Each reader reads as deep as was best on dev worlds (results/reference/depths.json)."""
 MANY = ("--task", "--system", "--metric", "--set")
 """Options that take all the words up to the next option."""
-SINGLE = ("submit", "score-file")
+SINGLE = ("submit", "score-file", "claims")
 """Commands whose options take one word."""
 
 app = typer.Typer(
@@ -72,15 +72,17 @@ LENIENT = {"ignore_unknown_options": True, "allow_extra_args": True}
 @app.command("list")
 def list_(
     what: Annotated[
-        str, typer.Argument(help="tasks, systems or recipes; the first two if left out.")
+        str, typer.Argument(help="tasks, systems, recipes or judges; the first two if left out.")
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Show the tasks, systems and recipes that can be named, with their options."""
+    """Show the tasks, systems, recipes and judges that can be named, with their options."""
     from harness.listing import listing, text
 
-    if what not in ("", "tasks", "systems", "recipes"):
-        raise HarnessError(f"there is no list of {what!r}.", "Say tasks, systems or recipes.")
+    if what not in ("", "tasks", "systems", "recipes", "judges"):
+        raise HarnessError(
+            f"there is no list of {what!r}.", "Say tasks, systems, recipes or judges."
+        )
     found = listing(["tasks", "systems"] if not what else [what])
     typer.echo(json.dumps(found, indent=1) if as_json else text(found))
 
@@ -424,6 +426,32 @@ def show_(
     from harness.report.show import show
 
     typer.echo(show(run, question))
+
+
+@app.command("claims")
+def claims_(
+    run: Annotated[Path, typer.Argument(help="The folder that run printed.")],
+    judge: Annotated[str, typer.Option(help="As list judges spells it.")] = "exact",
+    task: Annotated[str | None, typer.Option("--task", help="Of several tasks.")] = None,
+    system: Annotated[str | None, typer.Option("--system", help="Of several pipelines.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    data: Data = DATA,
+) -> None:
+    """Judge a run's answers claim by claim, with RAGChecker's metrics; nothing is run again.
+
+    Exit code 3: the judge failed on some questions; the same command asks about them again.
+    """
+    from harness.report.claims import claim_records, claims_report
+    from harness.run.progress import told
+    from harness.score.judging import judge_run
+
+    heads = judge_run(run, judge, task=task, system=system, data=data, progress=told)
+    cells = [asdict(each) for each in claim_records(run)] if as_json else []
+    typer.echo(json.dumps(cells, indent=1) if as_json else claims_report(run))
+    for head in heads:
+        if head["failed"]:
+            typer.echo(f"{head['system']}: {head['failed']} not judged: {head['why']}", err=True)
+    raise typer.Exit(3 if any(head["failed"] for head in heads) else 0)
 
 
 @app.command("submit")

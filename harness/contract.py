@@ -101,6 +101,11 @@ class Task(Protocol):
         """How questions of a split are answered, by their text; none where nobody knows."""
         return {}
 
+    def judge(self, split: str) -> Any:  # noqa: ARG002
+        """Who can say exactly what an answer claims and whether a text entails it (the methods
+        `claims` and `check` of `harness.score.judging.Judge`); None where nobody can."""
+        return None
+
     def examples(self, source: Path | None, seed: int) -> Iterator[Example]:  # noqa: ARG002
         """Training examples from the train split, in seeded order."""
         return iter(())

@@ -37,7 +37,8 @@ NEEDS = {
 
 
 def listing(kinds: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """Names, options and what to know of each task, system and recipe; why one cannot be loaded."""
+    """Names, options and what to know of each task, system, recipe or judge; why one cannot be
+    loaded."""
     return {
         kind: [_entry(cast(Kind, kind), name) for name in sorted(registry.table(cast(Kind, kind)))]
         for kind in kinds
@@ -58,6 +59,8 @@ def _entry(kind: Kind, name: str) -> dict[str, Any]:
     }
     entry: dict[str, Any] = {"name": name, "options": options}
     entry["about"] = (inspect.getdoc(cls) or "").split("\n\n")[0].replace("\n", " ")
+    if kind == "judges":
+        return entry
     if kind == "systems":
         return entry | {"can": list(registry.capabilities(cls))}
     known = (
@@ -81,6 +84,7 @@ def text(found: dict[str, list[dict[str, Any]]]) -> str:
                 "tasks": lambda e: f"{'/'.join(e['splits'])}; {'/'.join(e['settings'])}",
                 "systems": lambda e: ", ".join(e["can"]),
                 "recipes": lambda e: f"python -m harness train {e['name']} --out DIR",
+                "judges": lambda e: str(e["about"]),
             }[kind](entry)
             lines.append(f"  {entry['name']:<22} {more}{f'; {options}' if options else ''}")
     return "\n".join(lines)

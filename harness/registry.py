@@ -22,8 +22,13 @@ from harness.contract import Task
 from harness.data import HarnessError, raise_together
 from harness.spelling import Spelled
 
-Kind = Literal["tasks", "systems", "recipes"]
-PACKAGES: dict[Kind, str] = {"tasks": "tasks", "systems": "systems", "recipes": "systems.training"}
+Kind = Literal["tasks", "systems", "recipes", "judges"]
+PACKAGES: dict[Kind, str] = {
+    "tasks": "tasks",
+    "systems": "systems",
+    "recipes": "systems.training",
+    "judges": "systems.judges",
+}
 """Where the tables of the built-ins are."""
 Class = TypeVar("Class", bound=type)
 CAPABILITIES = ("retrieve", "answer", "solve", "external")

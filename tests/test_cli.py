@@ -88,6 +88,7 @@ def test_all_mistakes_of_one_command_are_told_together(capsys) -> None:
         (["repeat", "nowhere"], "not the folder of a run"),
         (["page", "nowhere", "-o", "x.html"], "not the folder of a run"),
         (["show", "nowhere", "x"], "not the folder of a run"),
+        (["claims", "nowhere"], "not the folder of a run"),
         (["list", "metrics"], "no list of 'metrics'"),
     ],
 )

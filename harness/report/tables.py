@@ -18,6 +18,7 @@ import numpy as np
 
 from harness.data import HarnessError
 from harness.report import latency
+from harness.report.claims import claims_report
 from harness.report.sheet import Folders, Sheet, Style, listed, titled, written
 from harness.score.intervals import cluster_intervals
 from harness.score.results import CEILING, FLOOR, Sample, Scores, read_scores
@@ -238,9 +239,10 @@ def records(folders: Folders) -> list[Record]:
 
 
 def report(folders: Folders, style: Format = "table") -> str:
-    """The tables of one or more runs as text, then those of their latency, if it was measured.
+    """The tables of one or more runs as text, then those of their claims and of their latency, if
+    there are any.
 
-    json and csv have the scores alone (`latency.records` has the latencies).
+    json and csv have the scores alone (`claims.claim_records` and `latency.records` have more).
     """
     if style == "json":
         return json.dumps([asdict(record) for record in records(folders)], indent=1)
@@ -251,7 +253,8 @@ def report(folders: Folders, style: Format = "table") -> str:
     timed = _timed(folders, style)
     scored = [folder for folder in listed(folders) if not (timed and latency.alone(folder))]
     found = [written(sheet(table, style), style) for table in tables(scored)]
-    return "\n\n".join([*found, *([KEY] if found else []), *([timed] if timed else [])])
+    judged = claims_report(scored, style)
+    return "\n\n".join([*found, *([KEY] if found else []), *filter(None, (judged, timed))])
 
 
 def _timed(folders: Folders, style: Style) -> str:

@@ -75,9 +75,14 @@ def _pattern(wording: str, slots: dict[str, str]) -> re.Pattern[str]:
 def statements(text: str) -> list[list[Statement]]:
     """What each sentence of a text states: nothing, a fact, or a fact and a nickname."""
     found, subjects = [], dict[str, str]()
-    for sentence in re.split(r"(?<=\.) ", text):
+    for sentence in sentences(text):
         found.append(list(dict.fromkeys(_read(sentence, subjects))))
     return found
+
+
+def sentences(text: str) -> list[str]:
+    """A text cut behind each full stop."""
+    return re.split(r"(?<=\.) ", text)
 
 
 def _read(sentence: str, subjects: dict[str, str]) -> Iterator[Statement]:

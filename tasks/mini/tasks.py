@@ -19,6 +19,7 @@ from harness.score.normalise import triviaqa_normal
 from tasks import shapes
 from tasks.hotpotqa import HotpotQA
 from tasks.mini import mining, words
+from tasks.mini.judge import MiniJudge
 from tasks.mini.lessons import DOCUMENTS, Lessons
 from tasks.mini.questions import Question, questions
 from tasks.mini.world import ODD, VERSION, Draws, Entity, Passage, Profile, World
@@ -104,17 +105,31 @@ class Mini(Task):
 
     def rows(self, world: World) -> Iterator[dict[str, Any]]:
         """The questions as rows of the real task's files, the odd one first."""
-        asked = self._asked(world)
-        odd = world.documents >= ODD
-        if odd:
-            asked[0] = self.odd(world, asked[0])
-            for place, kind in enumerate(self.choices[: len(asked) - 1], 1):
-                asked[place] = next(questions(world, (kind,), 1, self.name))
+        asked, odd = self._with_odd(world), world.documents >= ODD
         pools = mining.pools(world, asked, self.size or (20 if self.profile == "hard" else 10))
         for number, (question, pool) in enumerate(zip(asked, pools, strict=True)):
             passages = [world.passage(each) for each in pool]
             row = self.row(world, question, passages)
             yield self.oddly(row) if odd and number == 0 else row
+
+    def _with_odd(self, world: World) -> list[Question]:
+        """What is asked, the odd one and one of each choice among it."""
+        asked = self._asked(world)
+        if world.documents >= ODD:
+            asked[0] = self.odd(world, asked[0])
+            for place, kind in enumerate(self.choices[: len(asked) - 1], 1):
+                asked[place] = next(questions(world, (kind,), 1, self.name))
+        return asked
+
+    def judge(self, split: str) -> MiniJudge:
+        """The exact judge of a split's questions."""
+        world = World(self.documents, self.seed, split, self.profile)
+        asked = self._with_odd(world)
+        return MiniJudge(world, {each.text: (each, self.accepted(each)) for each in asked})
+
+    def accepted(self, question: Question) -> tuple[str, ...]:
+        """The answers to a question that count as right."""
+        return (question.answer, *question.aliases)
 
     def _asked(self, world: World) -> list[Question]:
         kinds = (*self.kinds, *self.choices) if self.comparisons else self.kinds
@@ -356,6 +371,9 @@ class MiniForms(MiniMuSiQue):
         found["answer"] = self._formed(found["answer"])
         found["answer_aliases"] = [self._formed(each) for each in found["answer_aliases"]]
         return found
+
+    def accepted(self, question: Question) -> tuple[str, ...]:
+        return tuple(map(self._formed, super().accepted(question)))
 
     def _formed(self, answer: str) -> str:
         return f"{self.opens} {answer} {self.closes}"

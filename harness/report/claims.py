@@ -1,0 +1,152 @@
+"""Tables of claim-level metrics: one a judge, prompt and sample of questions.
+
+Never a column beside the scores of a benchmark: a judge is named above each table, with its
+prompt's hash and how many of its replies could not be read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.report.sheet import MINI, Folders, Sheet, Style, listed, written
+from harness.score.claims import METRICS
+from harness.score.intervals import cluster_intervals
+from harness.score.judging import claim_lines, read_claims
+from harness.score.results import present
+
+KEY = (
+    "Claim-level metrics as RAGChecker defines them (docs/claims.md); noise and hallucination are "
+    "better when lower. Under each metric: questions (groups). They say as much as their judge."
+)
+STALE = "the rows have changed since: judge again (`python -m harness claims {folder}`)."
+
+
+@dataclass(frozen=True)
+class ClaimRecord:
+    """One cell: a claim-level metric of a system, in 0..1, with its 95 % interval, and its judge.
+
+    unread: share of the judge's replies that could not be read; failed: questions that it could
+    not judge, which are left out; errors: questions without an answer, which score 0
+    """
+
+    task: str
+    split: str
+    setting: str
+    system: str
+    judge: str
+    prompt: str
+    metric: str
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+    groups: int
+    unread: float
+    failed: int
+    errors: int
+
+
+def claim_records(folders: Folders) -> list[ClaimRecord]:
+    """Every cell of these runs whose rows are those that were judged."""
+    return [
+        cell
+        for folder in listed(folders)
+        for head, rows in _judged(folder)
+        for cell in _cells(head, rows)
+    ]
+
+
+def claims_report(folders: Folders, style: Style = "table") -> str:
+    """The tables of one or more runs as text; empty if nobody judged them."""
+    tables: dict[tuple[Any, ...], list[tuple[Mapping[str, Any], list[ClaimRecord]]]] = {}
+    notes = []
+    for folder in listed(folders):
+        fresh = _judged(folder)
+        for head, rows in fresh:
+            key = tuple(head[name] for name in ("judge", "prompt", "sample"))
+            tables.setdefault(key, []).append((head, _cells(head, rows)))
+        if len(fresh) < len(read_claims(folder)):
+            notes.append(f"Some claims of {folder} are not shown: {STALE.format(folder=folder)}")
+    found = [written(_sheet(each, style), style) for each in tables.values()]
+    return "\n\n".join([*found, *([KEY] if found else []), *notes])
+
+
+def _judged(folder: Path) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """What each judge said of each pipeline whose rows are still those it saw."""
+    heads = read_claims(folder)
+    now = present(folder) if heads else {}
+    found = {
+        _key(head): (head, list[dict[str, Any]]())
+        for head in heads
+        if now.get(head["sample"], {}).get(head["system"]) == head["rows"]
+    }
+    for line in claim_lines(folder) if found else ():
+        if _key(line) in found:
+            found[_key(line)][1].append(line)
+    return list(found.values())
+
+
+def _key(line: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(line[name] for name in ("judge", "prompt", "sample", "system"))
+
+
+def _cells(head: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[ClaimRecord]:
+    names = [name for name in METRICS if any(name in row["metrics"] for row in rows)]
+    values = np.array(
+        [[row["metrics"].get(name, math.nan) for name in names] for row in rows], dtype=np.float64
+    ).reshape(len(rows), len(names))
+    mean, low, high, groups = cluster_intervals(values, [str(row["group"]) for row in rows])
+    where = {name: head[name] for name in ("task", "split", "setting", "system", "judge", "prompt")}
+    return [
+        ClaimRecord(
+            **where,
+            metric=name,
+            value=float(mean[place]),
+            low=None if math.isnan(low[place]) else float(low[place]),
+            high=None if math.isnan(high[place]) else float(high[place]),
+            n=len(rows),
+            groups=int(groups[place]),
+            unread=head["unread"] / head["replies"] if head["replies"] else 0.0,
+            failed=head["failed"],
+            errors=sum(bool(row["state"]) for row in rows),
+        )
+        for place, name in enumerate(names)
+    ]
+
+
+def _sheet(lines: Sequence[tuple[Mapping[str, Any], list[ClaimRecord]]], style: Style) -> Sheet:
+    head = lines[0][0]
+    cells = {each["system"]: {cell.metric: cell for cell in own} for each, own in lines}
+    shown = [name for name in METRICS if any(name in own for own in cells.values())]
+    prompt = f"prompt {head['prompt']}" if head["prompt"] else "no prompt"
+    title = f"{head['task']} · {head['split']} · {head['setting']} · claims by {head['judge']}"
+    title += f" ({prompt})" + (f" — {MINI}" if head["generated"] else "")
+    form = "\n{}" if style == "table" else " ({})"
+    rows = []
+    for each, own in lines:
+        found = cells[each["system"]]
+        rows.append((each["system"], *(_cell(found.get(m), form) for m in shown), _end(each, own)))
+    most = {m: max((c[m] for c in cells.values() if m in c), key=lambda c: c.n) for m in shown}
+    heads = (f"{m.replace('_', chr(10))}\n{most[m].n} ({most[m].groups})" for m in shown)
+    return Sheet(title, ("system", *heads, "judge"), tuple(rows))
+
+
+def _cell(cell: ClaimRecord | None, form: str) -> str:
+    if cell is None:
+        return "–"
+    known = cell.low is not None and cell.high is not None
+    return f"{cell.value:.3f}" + (form.format(f"{cell.low:.3f}–{cell.high:.3f}") if known else "")
+
+
+def _end(head: Mapping[str, Any], cells: Sequence[ClaimRecord]) -> str:
+    """What to know of the judge's work and of the answers."""
+    told = [f"judged={head['judged']}", f"errors={cells[0].errors if cells else 0}"]
+    if head["replies"]:
+        told.append(f"unread={head['unread']}/{head['replies']}")
+    return ", ".join([*told, *([f"failed={head['failed']}"] if head["failed"] else [])])

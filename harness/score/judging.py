@@ -1,0 +1,318 @@
+"""Judging a finished run claim by claim: what a judge is, what it is shown, what is written.
+
+    RUN/claims.jsonl  a question and pipeline a line: its claims, entailment tables and metrics
+    RUN/claims.json   each judge: its prompt's hash, its replies and how many could not be read,
+                      and which rows it judged
+
+Columns of their own: nothing here enters scores.jsonl, so that no gate compares a judge's opinion.
+A question whose gold has no answer is not judged; one that errored or is missing is an answer
+without claims, which has 0 in everything. Passages are those that rows say were read; those that
+were handed to be read where no row of a pipeline says it. A pipeline that reads none has precision,
+recall and F1 alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from harness import manifest, registry
+from harness.contract import Task
+from harness.data import DATA, Document, Gold, HarnessError, Row, Triple
+from harness.files import json_rows, json_value
+from harness.prepare import named_questions, open_corpus, read_gold, read_lines, sample
+from harness.run.progress import Progress, silent
+from harness.run.stages import READ
+from harness.run.store import asked_rows
+from harness.score.claims import OVERALL, Tables, claim_metrics
+from harness.score.results import Sample, present, read_manifest
+from harness.score.scoring import data_of
+from harness.spelling import parse_pipeline, parse_spelled
+
+Entry = Mapping[str, Any]
+GIVE_UP = 3
+"""Questions that a judge fails on in a row before it is not asked any more."""
+
+
+class Case(NamedTuple):
+    """What a judge is shown of one question. ``id`` is the task's own; ``answer`` is the main gold
+    answer; ``passages`` are those that were read, best first."""
+
+    id: str
+    question: str
+    answer: str
+    response: str
+    passages: tuple[Document, ...] = ()
+
+    @property
+    def references(self) -> list[str]:
+        """The passages as text, a title on its own line."""
+        return [f"{each.title}\n{each.text}" if each.title else each.text for each in self.passages]
+
+
+class Judged(NamedTuple):
+    """The claims of a case, and what entails them."""
+
+    response_claims: Sequence[Triple]
+    answer_claims: Sequence[Triple]
+    tables: Tables
+
+
+class Judge(Protocol):
+    """Breaks answers into claims and checks them; one that has ``judged(case) -> Judged`` does both
+    at once and needs no other method.
+
+    prompt:  all that it tells a model, for the hash; empty if it asks none
+    replies: how many it has had, and ``unread``, how many of them could not be read. What could
+             not be read counts as no claim and as no entailment
+    """
+
+    prompt: str
+    replies: int
+    unread: int
+
+    def open(self, task: Task, split: str, folder: Path) -> None:
+        """Get ready for a task's split; ``folder`` is where replies may be kept."""
+        ...
+
+    def claims(self, question: str, text: str) -> Sequence[Triple]:
+        """The claims that a text makes as an answer to the question."""
+        ...
+
+    def check(
+        self, question: str, claims: Sequence[Triple], references: Sequence[str]
+    ) -> Sequence[Sequence[bool]]:
+        """Whether each text entails each claim: (references, claims)."""
+        ...
+
+
+class Exact:
+    """The judge of a generated world, which knows what is stated in it (`Task.judge`)."""
+
+    prompt = ""
+    replies = unread = 0
+
+    def open(self, task: Task, split: str, folder: Path) -> None:  # noqa: ARG002
+        found = task.judge(split)
+        if found is None:
+            raise HarnessError(
+                f"{task.name} is no generated world: nobody can judge its claims exactly.",
+                "Write --judge endpoint:url=URL,model=NAME, model:NAME or labels:FILE.",
+            )
+        self.claims, self.check = found.claims, found.check
+
+
+def judged(judge: Any, case: Case) -> Judged:
+    """The claims of a case and their tables, by a judge's own `judged` or by its two parts."""
+    if callable(whole := getattr(judge, "judged", None)):
+        found: Judged = whole(case)
+        return found
+    said, right = (
+        list(judge.claims(case.question, text)) if text else []
+        for text in (case.response, case.answer)
+    )
+
+    def by(claims: Sequence[Triple], references: Sequence[str]) -> list[list[bool]]:
+        """(claims, references)"""
+        if not claims or not references:
+            return [[] for _ in claims]
+        rows = judge.check(case.question, claims, references)
+        return [list(map(bool, column)) for column in zip(*rows, strict=True)]
+
+    def once(claims: Sequence[Triple], text: str) -> list[bool]:
+        return [row[0] for row in by(claims, [text])] if text else [False] * len(claims)
+
+    tables = Tables(
+        once(said, case.answer),
+        once(right, case.response),
+        by(said, case.references),
+        by(right, case.references),
+    )
+    return Judged(said, right, tables)
+
+
+# --- the questions of a run -----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question of a pipeline, its case, and how its row ended."""
+
+    id: str
+    group: str
+    state: str
+    case: Case
+
+
+def chosen(folder: Path, task: str | None, system: str | None) -> list[Entry]:
+    """The pipelines of a run that answer, or those of them that are named."""
+    entries = [
+        entry
+        for entry in read_manifest(folder)["pipelines"]
+        if entry["answers"]
+        and task in (None, entry["task"], entry["task"].partition(":")[0])
+        and system in (None, entry["system"])
+    ]
+    if not entries:
+        raise HarnessError(
+            f"{folder} has no such pipeline that answers.", "`report` shows what it has."
+        )
+    return entries
+
+
+def asked(folder: Path, entry: Entry) -> list[Asked]:
+    """The questions of a pipeline that have a gold answer, in the order of its rows."""
+    data = data_of(entry, "gold.jsonl")
+    texts = {row["id"]: row["text"] for row in read_lines(data / "queries.jsonl")}
+    ids, golds = sample(texts, entry["limit"], entry["seed"]), read_gold(data)
+    names, corpus = named_questions(data), open_corpus(data)
+
+    rows = list(asked_rows(folder / entry["rows"], ids))
+    says = any(row.read for _, row in rows if row)
+    depth = parse_pipeline(entry["system"]).stages[-1].depth
+
+    def one(query_id: str, row: Row | None, gold: Gold) -> Asked:
+        case = Case(names[query_id].native, texts[query_id], gold.answers[0], "")
+        if row is None or row.error:
+            return Asked(query_id, gold.group, "error" if row else "missing", case)
+        text = row.answer.text if row.answer else ""
+        given = [hit.id for hit in row.hits[: READ if depth is None else depth]]
+        places = corpus.positions(row.read if says else given)
+        read = tuple(corpus[int(place)] for place in places if place >= 0)
+        return Asked(query_id, gold.group, "", case._replace(response=text, passages=read))
+
+    return [one(i, row, golds[i]) for i, row in rows if golds[i].answerable and golds[i].answers]
+
+
+# --- judging --------------------------------------------------------------------------
+
+
+def judge_run(
+    folder: Path | str,
+    judge: str | Any = "exact",
+    *,
+    task: str | None = None,
+    system: str | None = None,
+    data: Path | str = DATA,
+    progress: Progress = silent,
+) -> list[dict[str, Any]]:
+    """Judge the answers of a run and write both files; returns what claims.json says of each
+    pipeline.
+
+    judge: spelled as on the command line, or a `Judge`, which is called by its class's name
+    task, system: only these
+    data:  where replies are kept, under ``judgements``
+    A question that the judge fails on is left out and counted (``failed``). Raises `HarnessError`
+    if it fails on all, or on `GIVE_UP` in a row: what it replied before is kept.
+    """
+    folder = Path(folder)
+    entries = chosen(folder, task, system)
+    one = (
+        registry.create("judges", parse_spelled(judge, "judge"))
+        if isinstance(judge, str)
+        else judge
+    )
+    name = judge if isinstance(judge, str) else type(judge).__name__
+    head = {"judge": name, "prompt": manifest.digest(one.prompt) if one.prompt else ""}
+    heads: list[dict[str, Any]] = []
+    lines: list[dict[str, Any]] = []
+    for entry in entries:
+        one.open(registry.task(parse_spelled(entry["task"])), entry["split"], Path(data))
+        replies, unread = one.replies, one.unread
+        questions = asked(folder, entry)
+        found, why = _judge_all(one, questions, entry, progress)
+        about = {**head, "sample": Sample.of(entry).digest, "system": entry["system"]}
+        lines += [{**about, **each} for each in found]
+        heads.append(
+            {
+                **about,
+                **_where(folder, entry),
+                "judged": len(found),
+                "failed": len(questions) - len(found),
+                "why": why,
+                "replies": one.replies - replies,
+                "unread": one.unread - unread,
+            }
+        )
+    _write(folder, heads, lines)
+    return heads
+
+
+def _where(folder: Path, entry: Entry) -> dict[str, Any]:
+    """What was judged: the questions, and the rows as they are now."""
+    which = Sample.of(entry)
+    rows = present(folder)[which.digest][entry["system"]]
+    return {**which._asdict(), "generated": entry["generated"], "rows": rows}
+
+
+def _judge_all(
+    judge: Any, questions: Sequence[Asked], entry: Entry, progress: Progress
+) -> tuple[list[dict[str, Any]], str]:
+    """A line for each question that could be judged, and the last reason why one could not."""
+    found: list[dict[str, Any]] = []
+    why, row = "", 0
+    reads = any(each.case.passages for each in questions)
+    with progress(f"{entry['task']} {entry['system']}: claims", len(questions), 0) as advance:
+        for each in questions:
+            try:
+                found.append(_line(each, judged(judge, each.case), reads))
+                row = 0
+            except HarnessError as error:
+                why, row = str(error), row + 1
+                if row == GIVE_UP:
+                    raise
+            advance(1)
+    if why and not found:
+        raise HarnessError(f"no question could be judged: {why}")
+    return found, why
+
+
+def _line(one: Asked, found: Judged, reads: bool) -> dict[str, Any]:
+    metrics = claim_metrics(found.tables)
+    if not reads:
+        metrics = {name: metrics[name] for name in OVERALL}
+    return {
+        "id": one.id,
+        "group": one.group,
+        "state": one.state,
+        "response_claims": found.response_claims,
+        "answer_claims": found.answer_claims,
+        **found.tables._asdict(),
+        "metrics": metrics,
+    }
+
+
+# --- on disk --------------------------------------------------------------------------
+
+
+def _key(line: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(line[name] for name in ("judge", "prompt", "sample", "system"))
+
+
+def _write(folder: Path, heads: Sequence[dict[str, Any]], lines: Sequence[dict[str, Any]]) -> None:
+    """Put what was judged in the place of what the same judge said of the same pipelines."""
+    new = {_key(head) for head in heads}
+    old = [head for head in read_claims(folder) if _key(head) not in new]
+    stay = (line for line in claim_lines(folder) if _key(line) not in new) if old else ()
+    part, index = folder / "claims.part", folder / "claims.json"
+    with part.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in (*stay, *lines))
+    index.unlink(missing_ok=True)
+    part.replace(folder / "claims.jsonl")
+    part.write_text(json.dumps([*old, *heads], indent=1, ensure_ascii=False), encoding="utf-8")
+    part.replace(index)
+
+
+def read_claims(folder: Path) -> list[dict[str, Any]]:
+    """What claims.json says of each judge and pipeline; nothing if nobody judged the run."""
+    path = folder / "claims.json"
+    found: list[dict[str, Any]] = json_value(path) if path.exists() else []
+    return found
+
+
+def claim_lines(folder: Path) -> Iterator[dict[str, Any]]:
+    """The lines of claims.jsonl."""
+    return (line for _, line in json_rows(folder / "claims.jsonl"))
