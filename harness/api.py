@@ -29,6 +29,7 @@ from harness.report.tables import Record, records, report, tables
 from harness.run import latency as timing
 from harness.run import repeat as repeating
 from harness.run import runner
+from harness.run.imported import Imported, import_files
 from harness.run.plan import Plan, make_plan
 from harness.run.progress import Progress, silent
 from harness.score.checks import Report
@@ -41,6 +42,7 @@ __all__ = [
     "ClaimRecord",
     "Comparison",
     "HarnessError",
+    "Imported",
     "Latency",
     "Plan",
     "Record",
@@ -51,6 +53,7 @@ __all__ = [
     "claims",
     "claims_report",
     "compare",
+    "import_files",
     "latencies",
     "latency",
     "leaderboard",
