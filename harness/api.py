@@ -18,6 +18,7 @@ from harness.registry import register
 from harness.report.bundle import pack
 from harness.report.claims import ClaimRecord, claim_records, claims_report
 from harness.report.compare import Comparison, compare
+from harness.report.exports import Exported, export
 from harness.report.latency import Latency
 from harness.report.latency import records as latencies
 from harness.report.leaderboard import leaderboard
@@ -41,6 +42,7 @@ from harness.verify.checks import verify
 __all__ = [
     "ClaimRecord",
     "Comparison",
+    "Exported",
     "HarnessError",
     "Imported",
     "Latency",
@@ -53,6 +55,7 @@ __all__ = [
     "claims",
     "claims_report",
     "compare",
+    "export",
     "import_files",
     "latencies",
     "latency",

@@ -540,6 +540,33 @@ def score_file_(
         typer.echo(f"{key}: {value}")
 
 
+@app.command("export")
+def export_(
+    what: Annotated[str, typer.Argument(help="A task, or a run's folder: its questions.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file or folder to write.")],
+    style: Annotated[
+        str,
+        typer.Option("--format", help="trec-qrels, beir or flashrag; mteb for a run's scores."),
+    ],
+    split: Split = None,
+    system: Annotated[str | None, typer.Option("--system", help="Of a run's pipelines.")] = None,
+    task: Annotated[str | None, typer.Option("--task", help="Of a run's tasks.")] = None,
+    setting: Annotated[str | None, typer.Option(help="Of a run's settings.")] = None,
+    data: Data = DATA,
+) -> None:
+    """Write prepared data, its gold included, or a run's ranking scores for another tool."""
+    from harness.report.exports import export
+    from harness.run.progress import told
+
+    made = export(
+        what, style, out, system=system, task=task, split=split, setting=setting, data=data,
+        progress=told,
+    )  # fmt: skip
+    for note in made.notes:
+        typer.echo(note, err=True)
+    typer.echo(made.path)
+
+
 @app.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(help="A TREC run or answers; .gz and .bz2 are unpacked.")],
