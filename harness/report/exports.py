@@ -129,15 +129,15 @@ def _counted(items: Iterable[Any], advance: Advance) -> Iterator[Any]:
 
 
 def export(
-    what: str,
+    what: Path | str,
     fmt: str,
-    out: Path,
+    out: Path | str,
     *,
     system: str | None = None,
     task: str | None = None,
     split: str | None = None,
     setting: str | None = None,
-    data: Path = DATA,
+    data: Path | str = DATA,
     progress: Progress = silent,
 ) -> Exported:
     """Write prepared data, or a run's ranking scores, for another tool.
@@ -147,6 +147,7 @@ def export(
     system, task, split, setting: which pipeline of a run
     Raises `HarnessError`; then nothing is written.
     """
+    what, out, data = str(what), Path(out), Path(data)
     if fmt not in (*FORMATS, "mteb"):
         every = ", ".join((*FORMATS, "mteb"))
         raise HarnessError(f"there is no format {fmt!r} to export.", f"Formats: {every}.")

@@ -50,19 +50,19 @@ class Imported:
 
 
 def import_files(
-    file: Path,
+    file: Path | str,
     task: str,
     name: str,
     fmt: str | None = None,
     *,
-    rankings: Path | None = None,
+    rankings: Path | str | None = None,
     answers_only: bool = False,
     split: str | None = None,
     setting: str | None = None,
     limit: int | None = None,
     seed: int = 0,
-    out: Path | None = None,
-    data: Path = DATA,
+    out: Path | str | None = None,
+    data: Path | str = DATA,
 ) -> Imported:
     """Make a run folder of a file that answers or ranks a task's questions under native ids.
 
@@ -74,26 +74,26 @@ def import_files(
     out:          a folder, also that of a run, which the import joins; None: under results/runs
     The same import again finds it done. Raises `HarnessError`; then nothing is written.
     """
-    mistakes = []
+    file, second, mistakes = Path(file), Path(rankings) if rankings else None, []
     if not NAME.fullmatch(name):
         mistakes.append(
             HarnessError(f"{name!r} is no name for a system.", "Write letters, digits and . _ -")
         )
     try:
-        job = job_of(task, split, setting, data)
-        fmt = _format(fmt, file, job.task, rankings)
+        job = job_of(task, split, setting, Path(data))
+        fmt = _format(fmt, file, job.task, second)
     except HarnessError as error:
         mistakes.append(error)
     raise_together(mistakes)
     assert fmt is not None  # or it is among the mistakes
-    paths = {file: fmt, **({rankings: "trec"} if rankings else {})}
+    paths = {file: fmt, **({second: "trec"} if second else {})}
     prepared = Prepared(job.folder, job.task.by_document, answers_only)
     told = _joined([read(each, path, prepared) for path, each in paths.items()])
     questions = open_questions(job.folder, job.task, job.split, job.setting)
     ids = sample((query.id for query in questions.queries), limit, seed)
     rows = _rows(told, prepared, questions, ids, f"imported:{name}")
     entry = _entry(job, f"imported:{name}", rows, {"limit": limit, "seed": seed}, paths)
-    folder = out or RUNS / f"imported-{name}-{digest([entry['key'], limit, seed])}"
+    folder = Path(out) if out else RUNS / f"imported-{name}-{digest([entry['key'], limit, seed])}"
     _write(folder, job, entry, rows)
     notes = tuple(_notes(file, told, prepared, rows))
     return Imported(folder, entry["system"], notes, entry["errors"])
