@@ -22,17 +22,19 @@ from harness import api, registry
 from harness.cli import main
 from harness.data import Candidate, Document, HarnessError, Loaded, RawQuestion
 from harness.prepare import named_questions, open_corpus, prepare, read_gold
-from harness.report import exports
+from harness.report import exports, formats
 from harness.report.bundle import pack
 from harness.report.mteb import NAMES
+from harness.run import readers
 from harness.score.results import read_manifest, read_scores
 
 SMALL = "documents=300,questions=20"
 
 
-def scores_of(folder: Path) -> dict[str, dict[str, float]]:
-    """Native question id → the scores of the only pipeline."""
-    (table,), (entry,) = read_scores(folder), read_manifest(folder)["pipelines"]
+def scores_of(folder: Path, system: str = "") -> dict[str, dict[str, float]]:
+    """Native question id → the scores of a pipeline, or of the only one."""
+    (table,), entries = read_scores(folder), read_manifest(folder)["pipelines"]
+    (entry,) = (each for each in entries if system in ("", each["system"]))
     names = named_questions(Path(entry["data"]))
     return {names[line["id"]].native: line["metrics"] for line in table.lines[entry["system"]]}
 
@@ -304,3 +306,31 @@ def test_bundle_page_and_rows_have_no_five_words_of_the_corpus_in_a_row() -> Non
     assert not theirs & grams(written(folder, page, bundle))
     told = api.page(folder, "texts.html", texts=True)
     assert len(theirs & grams(told.read_text())) > 50
+
+
+# --- the page -------------------------------------------------------------------------
+
+DOCS = (Path(__file__).parent.parent / "docs" / "formats.md").read_text(encoding="utf-8")
+
+
+def test_the_commands_of_the_page_work_on_a_smaller_world(capsys) -> None:
+    block = DOCS.partition("```\n")[2].partition("```")[0]
+    block = block.replace("mini-hotpotqa", "mini-hotpotqa:documents=300,questions=60")
+    commands = [line.split()[3:] for line in block.splitlines()]
+    assert len(commands) > 8
+    for words in commands:
+        assert main(words) == 0, words
+    out = capsys.readouterr().out
+    assert "imported:words" in out and "imported:both" in out
+    ours, theirs = scores_of(Path("RUN"), "bm25"), scores_of(Path("THEIRS"), "imported:both")
+    means = measured(Path("qrels.txt"), Path("bm25.run"), ["nDCG@10"])
+    assert len(means) == 50
+    for query, found in means.items():
+        assert ours[query]["nDCG@10"] == pytest.approx(found["nDCG@10"], abs=1e-9)
+        assert theirs[query]["nDCG@10"] == ours[query]["nDCG@10"]
+
+
+def test_the_page_names_every_format() -> None:
+    table = DOCS.partition("| what | out | in |")[2].partition("\n\n")[0]
+    named = set(re.findall(r"[a-z0-9][a-z0-9-]+", table))
+    assert {*exports.FORMATS, *formats.FORMATS, *readers.READERS, "mteb", "jsonl"} <= named

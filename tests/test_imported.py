@@ -20,8 +20,17 @@ from official_files import lines, put
 from harness import api, registry
 from harness.cli import main
 from harness.corpus import content_id
-from harness.data import Answer, Evidence, HarnessError, Row
-from harness.prepare import open_corpus
+from harness.data import (
+    Answer,
+    Candidate,
+    Document,
+    Evidence,
+    HarnessError,
+    Loaded,
+    RawQuestion,
+    Row,
+)
+from harness.prepare import named_questions, open_corpus
 from harness.provenance import missing
 from harness.report.bundle import pack
 from harness.run import imported
@@ -254,6 +263,38 @@ def test_facts_that_nothing_can_point_at_are_refused_and_can_be_left_out(capsys)
     assert row.answer == Answer("x")
 
 
+class Namesakes(Toy):
+    """Two questions with passages of one title and other sentences."""
+
+    name = "namesakes"
+    submissions = ("trec", "hotpotqa")
+
+    def load(self, source, split, limit):
+        return Loaded([self.question(n) for n in range(4)])
+
+    def question(self, number: int) -> RawQuestion:
+        sentences = tuple(f"{number} {place} stands. " for place in range(number + 1))
+        document = Document("", "".join(sentences), "Same", sentences)
+        other = Document("", f"Other {number}.", "Other", (f"Other {number}.",))
+        return RawQuestion(
+            f"q{number}", f"which {number}?", (Candidate(document, 1), Candidate(other)),
+            answers=("x",), sentences=(("Same", 0),), where="here",
+        )  # fmt: skip
+
+
+def test_a_fact_is_looked_for_in_the_pool_of_its_question_first() -> None:
+    registry.register("tasks", "namesakes")(Namesakes)
+    facts = {f"q{n}": [["Same", 0], ["Same", 3], ["Same", 0]] for n in range(4)}
+    file = put(Path("h.json"), {"answer": {}, "sp": facts})
+    made = api.import_files(file, "namesakes", "x", "hotpotqa")
+    data = Path(entry_of(made.folder, made.system)["data"])
+    corpus, names = open_corpus(data), named_questions(data)
+    for query_id, row in rows_of(made.folder, made.system).items():
+        first, last = row.answer.evidence
+        assert corpus[first.doc_id].text.startswith(f"{names[query_id].native[1]} 0")
+        assert corpus[last.doc_id].text.startswith("3 0") and last.sentence == 3
+
+
 def test_musique_rows_of_one_id_are_told_apart_by_their_turn_and_no_third_is_taken() -> None:
     source, gold = official_files.musique(Path("source"), full=True)
     api.prepare("musique:version=full", source, "validation")
@@ -359,6 +400,7 @@ def test_it_joins_a_run_and_the_run_goes_on(given: Path) -> None:
     assert missing(told) == []
     assert [each["system"] for each in told["pipelines"]] == ["bm25", "imported:x", "random"]
     assert len(told["sessions"]) == 2
+    assert missing({**told, "sessions": [], "stages": {}})[0] == "sessions"
     systems = {record.system for record in api.records(api.score(folder))}
     assert systems == {"bm25", "imported:x", "random"}
 
