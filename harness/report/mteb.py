@@ -17,7 +17,7 @@ import numpy as np
 
 from harness.data import HarnessError
 from harness.prepare import read_about
-from harness.score.results import Sample, read_columns
+from harness.score.results import Sample, read_columns, score_heads
 from harness.score.scoring import data_of
 
 NAMES = {
@@ -41,7 +41,8 @@ def result(folder: Path, entry: Mapping[str, Any]) -> tuple[dict[str, Any], list
 
     Raises `HarnessError` for a run that is not scored, or has no `MAIN`.
     """
-    columns = read_columns(folder)[Sample.of(entry).digest, entry["system"]]
+    sample = Sample.of(entry).digest
+    columns = read_columns(folder)[sample, entry["system"]]
     means = {name: _mean(values) for name, values in columns.values.items()}
     if MAIN not in means:
         raise HarnessError(
@@ -64,7 +65,7 @@ def result(folder: Path, entry: Mapping[str, Any]) -> tuple[dict[str, Any], list
         "generated": entry["generated"],
         **{name: entry[name] for name in ("system", "setting", "limit", "seed", "questions")},
     }
-    ranked = [name for name in means if name in entry["ranking_metrics"]]
+    ranked = score_heads(folder)[sample]["ranking_metrics"]
     return made, list(_notes(entry, [name for name in ranked if name not in found]))
 
 
