@@ -119,9 +119,14 @@ def json_value(path: Path) -> Any:
     return decode(str(path), whole)
 
 
+def has_rows(path: Path) -> bool:
+    """Whether a file has a JSON value a line, by its name."""
+    return path.name.removesuffix(".gz").removesuffix(".bz2").endswith(".jsonl")
+
+
 def json_rows(path: Path) -> Numbered:
-    """Rows of a .jsonl file, or of a .json file with one list in it; gzip or not."""
-    if path.name.removesuffix(".gz").endswith(".jsonl"):
+    """Rows of a .jsonl file, or of a .json file with one list in it; packed or not."""
+    if has_rows(path):
         for place, line in lines(path):
             yield place, decode(place, line)
         return

@@ -3,6 +3,8 @@ shown, and nothing claimed that nobody knows."""
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
 import shutil
 from collections import Counter
@@ -180,6 +182,16 @@ def test_plain_predictions_may_rank_point_and_doubt() -> None:
     assert made.notes == ("37 of 40 questions are not in p.jsonl: missing, they score 0",)
 
 
+@pytest.mark.parametrize("name", ["p.json.bz2", "p.jsonl.gz", "x.run.bz2"])
+def test_packed_files_are_known_by_their_names(name: str) -> None:
+    text = f"native-0 Q0 {ids_of(0)[0]} 1 1 t" if "run" in name else '{"id":"native-0","pred":"x"}'
+    text = f"[{text}]" if ".json." in name else text
+    packed = {".gz": gzip, ".bz2": bz2}[Path(name).suffix].compress(text.encode())
+    Path(name).write_bytes(packed)
+    made = api.import_files(name, "toy", "x")
+    assert sum(not row.counts for row in rows_of(made.folder, "imported:x").values()) == 1
+
+
 # --- what is refused, and what is counted ---------------------------------------------
 
 HOT = {"answer": {}, "sp": {}}
@@ -233,6 +245,7 @@ def test_a_file_that_no_run_can_be_made_of_is_one_sentence_and_nothing_stays(nam
         (["p.json", "--format", "csv"], "csv does not fit toy"),
         (["p.json", "--task", "ty"], "there is no task 'ty'. Did you mean 'toy'?"),
         (["p.json", "--split", "dev"], "toy has no split 'dev'"),
+        (["h.jsonl", "--rankings", "x.run"], "native-0 is ranked in both files"),
         (["x.run", "--rankings", "x.run"], "x.run is a ranking, and --rankings another"),
         (["p.json", "--limit", "1", "--seed", "3"], "answers none of the drawn questions"),
         (["p.json", "-o", "kept"], "kept is not the folder of a run"),
@@ -241,6 +254,7 @@ def test_a_file_that_no_run_can_be_made_of_is_one_sentence_and_nothing_stays(nam
 def test_wrong_words_are_one_sentence_too(words: list[str], said: str, capsys) -> None:
     put(Path("p.json"), {"native-0": "x"})
     put(Path("x.run"), f"native-0 Q0 {ids_of(0)[0]} 1 1 t\n")
+    put(Path("h.jsonl"), lines([{"id": "native-0", "hits": ids_of(0)}]))
     put(Path("kept/notes.txt"), "mine")
     assert main(["import", "--task", "toy", "--name", "x", *words]) == 2
     told = capsys.readouterr().err

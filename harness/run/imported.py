@@ -20,6 +20,7 @@ from typing import Any
 from harness import registry
 from harness.contract import Task
 from harness.data import DATA, Answer, HarnessError, Questions, Reply, Row, raise_together
+from harness.files import has_rows
 from harness.manifest import digest
 from harness.prepare import native_documents, natives_hash, open_questions, sample
 from harness.provenance import BLANK, FORMAT, import_key
@@ -102,8 +103,8 @@ def import_files(
 def _format(fmt: str | None, file: Path, task: Task, rankings: Path | None) -> str:
     """The format of the first file; `HarnessError` if it does not fit the task, or the second."""
     fits = [*dict.fromkeys((*GENERAL, *(each for each in task.submissions if each in READERS)))]
-    plain = Path(file.name.removesuffix(".gz").removesuffix(".bz2"))
-    fmt = fmt or ("predictions" if plain.suffix in (".json", ".jsonl") else "trec")
+    as_json = has_rows(file) or ".json" in file.suffixes
+    fmt = fmt or ("predictions" if as_json else "trec")
     if fmt not in fits:
         raise HarnessError(
             f"{fmt} does not fit {task.name}.", f"Formats that do: {', '.join(fits)}."

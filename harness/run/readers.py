@@ -109,7 +109,7 @@ def predictions(path: Path, answers_only: bool = False) -> dict[str, Reply]:
 
 def _rows(path: Path, answers_only: bool) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """Place, question and row of predictions in any of their shapes."""
-    if not path.name.removesuffix(".gz").endswith(".jsonl"):
+    if not files.has_rows(path):
         whole = files.json_value(path)
         texts = whole.get("answer", whole) if isinstance(whole, dict) else None
         if isinstance(texts, dict):
