@@ -18,6 +18,7 @@ from harness.registry import register
 from harness.report.bundle import pack
 from harness.report.claims import ClaimRecord, claim_records, claims_report
 from harness.report.compare import Comparison, compare
+from harness.report.exports import Exported, export
 from harness.report.latency import Latency
 from harness.report.latency import records as latencies
 from harness.report.leaderboard import leaderboard
@@ -29,6 +30,7 @@ from harness.report.tables import Record, records, report, tables
 from harness.run import latency as timing
 from harness.run import repeat as repeating
 from harness.run import runner
+from harness.run.imported import Imported, import_files
 from harness.run.plan import Plan, make_plan
 from harness.run.progress import Progress, silent
 from harness.score.checks import Report
@@ -40,7 +42,9 @@ from harness.verify.checks import verify
 __all__ = [
     "ClaimRecord",
     "Comparison",
+    "Exported",
     "HarnessError",
+    "Imported",
     "Latency",
     "Plan",
     "Record",
@@ -51,6 +55,8 @@ __all__ = [
     "claims",
     "claims_report",
     "compare",
+    "export",
+    "import_files",
     "latencies",
     "latency",
     "leaderboard",

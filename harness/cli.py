@@ -39,7 +39,7 @@ SYSTEMS = (
 """Each reader reads as deep as was best on dev worlds (results/reference/depths.json)."""
 MANY = ("--task", "--system", "--metric", "--set")
 """Options that take all the words up to the next option."""
-SINGLE = ("submit", "score-file", "claims")
+SINGLE = ("submit", "score-file", "claims", "import", "export")
 """Commands whose options take one word."""
 
 app = typer.Typer(
@@ -538,6 +538,81 @@ def score_file_(
     typer.echo(f"{task}: {note}")
     for key, value in report.printed.items():
         typer.echo(f"{key}: {value}")
+
+
+@app.command("export")
+def export_(
+    what: Annotated[str, typer.Argument(help="A task, or a run's folder: its questions.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file or folder to write.")],
+    style: Annotated[
+        str,
+        typer.Option("--format", help="trec-qrels, beir or flashrag; mteb for a run's scores."),
+    ],
+    split: Split = None,
+    system: Annotated[str | None, typer.Option("--system", help="Of a run's pipelines.")] = None,
+    task: Annotated[str | None, typer.Option("--task", help="Of a run's tasks.")] = None,
+    setting: Annotated[str | None, typer.Option(help="Of a run's settings.")] = None,
+    data: Data = DATA,
+) -> None:
+    """Write prepared data, its gold included, or a run's ranking scores for another tool."""
+    from harness.report.exports import export
+    from harness.run.progress import told
+
+    made = export(
+        what, style, out, system=system, task=task, split=split, setting=setting, data=data,
+        progress=told,
+    )  # fmt: skip
+    for note in made.notes:
+        typer.echo(note, err=True)
+    typer.echo(made.path)
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="A TREC run or answers; .gz and .bz2 are unpacked.")],
+    task: Annotated[str, typer.Option("--task", help="The task whose questions it answers.")],
+    name: Annotated[str, typer.Option(help="What to call the system: imported:NAME in tables.")],
+    style: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            help="trec, predictions or one that submit writes for the task; "
+            "left out: predictions for .json and .jsonl, else trec.",
+        ),
+    ] = None,
+    rankings: Annotated[
+        Path | None, typer.Option(help="A TREC run that goes with the answers of FILE.")
+    ] = None,
+    answers_only: Annotated[
+        bool, typer.Option("--answers-only", help="Leave out evidence and the like.")
+    ] = False,
+    split: Split = None,
+    setting: Setting = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Questions, drawn by --seed as those of a run.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="A new folder, or a run's; else under results/runs."),
+    ] = None,
+    data: Data = DATA,
+) -> None:
+    """Make a run of a file computed elsewhere, score it and show it; its folder is the last line.
+
+    It stands in tables, comparisons, pages and bundles as imported, and cannot be run again.
+    """
+    from harness.run.imported import import_files
+
+    made = import_files(
+        file, task, name, style, rankings=rankings, answers_only=answers_only, split=split,
+        setting=setting, limit=limit, seed=seed, out=out, data=data,
+    )  # fmt: skip
+    _show(made.folder, [])
+    for note in made.notes:
+        typer.echo(f"{made.system}: {note}", err=True)
+    typer.echo(made.folder)
+    raise typer.Exit(3 if made.errors else 0)
 
 
 challenge = typer.Typer(no_args_is_help=True, help="Worlds that nobody could train on.")

@@ -119,9 +119,14 @@ def json_value(path: Path) -> Any:
     return decode(str(path), whole)
 
 
+def has_rows(path: Path) -> bool:
+    """Whether a file has a JSON value a line, by its name."""
+    return path.name.removesuffix(".gz").removesuffix(".bz2").endswith(".jsonl")
+
+
 def json_rows(path: Path) -> Numbered:
-    """Rows of a .jsonl file, or of a .json file with one list in it; gzip or not."""
-    if path.name.removesuffix(".gz").endswith(".jsonl"):
+    """Rows of a .jsonl file, or of a .json file with one list in it; packed or not."""
+    if has_rows(path):
         for place, line in lines(path):
             yield place, decode(place, line)
         return
@@ -163,10 +168,22 @@ def word_rows(path: Path, form: str) -> Iterator[tuple[str, list[str]]]:
         yield place, columns
 
 
-def trec_run(path: Path) -> dict[str, dict[str, float]]:
-    """Query → document → score of a TREC run, ``qid Q0 docid rank score tag``."""
+def trec_run(path: Path, one_tag: bool = False) -> dict[str, dict[str, float]]:
+    """Query → document → score of a TREC run, ``qid Q0 docid rank score tag``.
+
+    one_tag: more runs than one in the file are a `HarnessError`; else the tag is ignored
+    """
     found: dict[str, dict[str, float]] = {}
-    for place, (query, _, document, _, score, _) in word_rows(path, "qid Q0 docid rank score tag"):
+    first = ""
+    for place, (query, _, document, _, score, tag) in word_rows(
+        path, "qid Q0 docid rank score tag"
+    ):
+        first = first or tag
+        if one_tag and tag != first:
+            raise HarnessError(
+                f"{place}: a second run begins, {tag!r} after {first!r}.",
+                "Put each run in a file of its own.",
+            )
         scores = found.setdefault(query, {})
         if document in scores:
             raise HarnessError(

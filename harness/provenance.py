@@ -3,7 +3,8 @@
     manifest.json  {"format": 2, "pipelines": […], "sessions": […], "stages": {key: …},
                     "facts": {digest: …}}
 
-A pipeline points at its stages by their keys; a session is one start of a command that had
+A pipeline points at its stages by their keys, and an imported one says from which files it was
+read (``origin``) and has no stages; a session is one start of a command that had
 something to do. What many of them share (a machine, the hashes of modules) stands once, among the
 facts, under its digest. `harness.run.sessions` writes the file; here it is only judged.
 """
@@ -24,7 +25,8 @@ class Field(NamedTuple):
     """A field of the manifest.
 
     path:  keys with dots between them: ``[]`` each item of a list, ``{}`` each value of a map,
-           ``*`` what the digest or key there points at
+           ``*`` what the digest or key there points at, ``!`` of a pipeline that was run,
+           ``?`` of one that was imported
     kinds: the types that it may have
     why:   what it is for
     empty: whether an empty list, map or text says something, too
@@ -71,14 +73,14 @@ FIELDS = (
     Field("pipelines[].ranking_metrics", LIST, "the columns of its rankings", empty=True),
     Field("pipelines[].ranks", TRUTH, "whether it has a ranking to score"),
     Field("pipelines[].answers", TRUTH, "whether it has an answer to score"),
-    Field("pipelines[].deterministic", TRUTH, "whether a repeat must give the same rows"),
+    Field("pipelines[]!.deterministic", TRUTH, "whether a repeat must give the same rows"),
     Field("pipelines[].fingerprint", TEXT, "the questions, corpus and gold, as one hash"),
     Field("pipelines[].data", TEXT, "where the prepared data lay"),
     Field("pipelines[].limit", MAYBE_NUMBER, "how many questions were asked; null: all"),
     Field("pipelines[].seed", NUMBER, "draws the questions, the demonstrations and what is random"),
-    Field("pipelines[].device", TEXT, "where models ran"),
-    Field("pipelines[].dtype", TEXT, "the numbers that models ran in"),
-    Field("pipelines[].batch_size", NUMBER, "questions a batch"),
+    Field("pipelines[]!.device", TEXT, "where models ran"),
+    Field("pipelines[]!.dtype", TEXT, "the numbers that models ran in"),
+    Field("pipelines[]!.batch_size", NUMBER, "questions a batch"),
     Field("pipelines[].questions", NUMBER, "how many were asked"),
     Field(
         "pipelines[].errors",
@@ -91,9 +93,17 @@ FIELDS = (
     *_source("pipelines[].source*"),
     Field("pipelines[].train", MAYBE_TEXT, "the same of the split it is shown; null: none"),
     *_source("pipelines[].train*"),
-    Field("pipelines[].stages", LIST, "the keys of its stages, first to last"),
-    Field("pipelines[].stages[]", TEXT, "the key of one"),
-    Field("pipelines[].stages[]*", MAP, "what that key was made of"),
+    Field("pipelines[]!.stages", LIST, "the keys of its stages, first to last"),
+    Field("pipelines[]!.stages[]", TEXT, "the key of one"),
+    Field("pipelines[]!.stages[]*", MAP, "what that key was made of"),
+    Field("pipelines[]?.origin", MAP, "what an imported one was read from"),
+    Field("pipelines[]?.origin.files", LIST, "its files"),
+    Field("pipelines[]?.origin.files[]", MAP, "one"),
+    Field("pipelines[]?.origin.files[].name", TEXT, "without its folder"),
+    Field("pipelines[]?.origin.files[].sha256", TEXT, "of its bytes"),
+    Field("pipelines[]?.origin.files[].format", TEXT, "how it was read"),
+    Field("pipelines[]?.origin.natives", TEXT, "the native ids, as one hash"),
+    Field("pipelines[]?.origin.read", TEXT, "when, in UTC"),
     Field("facts", MAP, "what others point at by its digest"),
     Field("stages", MAP, "every stage, and those that retrieve for demonstrations"),
     Field("stages{}", MAP, "one stage"),
@@ -169,17 +179,41 @@ FIELDS = (
 )
 """Every field that a manifest must have."""
 
+BLANK: Mapping[str, Any] = {
+    "stages": [],
+    "device": None,
+    "dtype": None,
+    "batch_size": None,
+    "deterministic": None,
+}
+"""What the entry of an imported pipeline says of what nobody knows of it."""
+OF_RUNS = ("sessions", "stages")
+"""Fields that are empty where every pipeline was imported."""
 ABSENT = object()
 
 
 def missing(manifest: Mapping[str, Any]) -> list[str]:
     """The fields that are absent, empty or of a wrong type, by their place; none: it is whole."""
+    pipelines = manifest.get("pipelines")
+    none_ran = isinstance(pipelines, list) and all(map(imported, pipelines))
     found: dict[str, None] = {}
     for field in FIELDS:
+        empty = field.empty or (none_ran and field.path in OF_RUNS)
         for place, value in _reached(manifest, field.path.split("."), "", manifest):
-            if type(value) not in field.kinds or (not field.empty and value in ("", [], {})):
+            if type(value) not in field.kinds or (not empty and value in ("", [], {})):
                 found[place] = None
     return list(found)
+
+
+def imported(entry: object) -> bool:
+    """Whether a pipeline of a manifest was read from files, and not run."""
+    return isinstance(entry, dict) and "origin" in entry
+
+
+def import_key(entry: Mapping[str, Any]) -> str:
+    """What the rows of an imported pipeline depend on, as one hash."""
+    same = ("task", "split", "setting", "system", "fingerprint")
+    return digest([*(entry[name] for name in same), {**entry["origin"], "read": None}])
 
 
 def altered(manifest: Mapping[str, Any]) -> list[str]:
@@ -208,7 +242,7 @@ def _reached(
     if not steps:
         yield place, value
         return
-    name = steps[0].rstrip("[]{}*")
+    name = steps[0].rstrip("[]{}*!?")
     marks, here = steps[0][len(name) :], f"{place}.{name}" if place else name
     if not isinstance(value, dict):
         return
@@ -222,11 +256,14 @@ def _reached(
 def _inside(
     mark: str, place: str, value: Any, manifest: Mapping[str, Any]
 ) -> Iterator[tuple[str, Any]]:
-    """The items of a list, the values of a map, or what a digest or key points at."""
+    """The items of a list, the values of a map, what a digest or key points at, or what is there
+    if it was run or imported."""
     if mark == "[" and isinstance(value, list):
         yield from ((f"{place}[{number}]", each) for number, each in enumerate(value))
     elif mark == "{" and isinstance(value, dict):
         yield from ((f"{place}.{key}", each) for key, each in value.items())
+    elif mark in "!?" and imported(value) == (mark == "?"):
+        yield place, value
     elif mark == "*" and isinstance(value, str):
         tables = (manifest.get("facts"), manifest.get("stages"))
         known = [each[value] for each in tables if isinstance(each, dict) and value in each]

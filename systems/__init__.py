@@ -14,5 +14,6 @@ TABLE = {
     "cross-encoder": "systems.cross_encoder:CrossEncoder",
     "trec": "systems.external:Trec",
     "predictions": "systems.external:Predictions",
+    "imported": "systems.external:Imported",
     "reader": "systems.reader:Reader",
 }

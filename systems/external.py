@@ -5,16 +5,11 @@ Their files carry native ids; the runner translates them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from harness.data import Answer, HarnessError, Hit, Reply
-from harness.files import json_rows, json_value, trec_run
-
-TEXT = ("answer", "prediction", "predicted_answer", "pred")
-"""Names under which a row of predictions may carry its text."""
-MORE = ("sp", "evidence", "predicted_support_idxs", "predicted_answerable")
-"""What official files may hold beside answers."""
+from harness.data import HarnessError, Reply
+from harness.run.readers import predictions, trec
 
 
 class Trec:
@@ -29,15 +24,13 @@ class Trec:
         return [existing(self.path)]
 
     def external(self) -> dict[str, Reply]:
-        return {
-            query_id: Reply(hits=tuple(Hit(*each) for each in scores.items()))
-            for query_id, scores in trec_run(self.path).items()
-        }
+        return trec(self.path)
 
 
 class Predictions:
     """Answers by native question id: one JSON object ``{id: answer}`` (also under ``"answer"``),
-    or rows ``{"id": …, "answer": …}``."""
+    or rows ``{"id": …, "answer": …}``. It carries texts alone; what else a file says
+    `python -m harness import` reads."""
 
     answers = True
 
@@ -48,44 +41,35 @@ class Predictions:
         return [existing(self.path)]
 
     def external(self) -> dict[str, Reply]:
-        found: dict[str, Reply] = {}
-        for place, query_id, text in self._pairs():
-            if not isinstance(text, str):
+        found = predictions(self.path, self.answers_only)
+        for query_id, reply in found.items():
+            answer = reply.answer
+            if answer is None or reply.hits or (answer.evidence, answer.answerable) != (None, None):
                 raise HarnessError(
-                    f"{place}: the answer of {query_id} is {type(text).__name__}, not text.",
-                    "Write a JSON string.",
+                    f"{self.path}: {query_id} has more than an answer, which this stage does not "
+                    "carry.",
+                    f"Write predictions:file={self.path},answers_only=true to score answers alone, "
+                    "or `python -m harness import` to score all of it.",
                 )
-            if query_id in found:
-                raise HarnessError(f"{place}: {query_id} is answered twice.", "Remove one.")
-            found[query_id] = Reply(Answer(text))
         return found
 
-    def _pairs(self) -> Iterator[tuple[str, str, object]]:
-        if not self.path.name.removesuffix(".gz").endswith(".jsonl"):
-            whole = json_value(self.path)
-            answers = whole.get("answer", whole) if isinstance(whole, dict) else None
-            self._refuse_more(str(self.path), whole)
-            if isinstance(answers, dict):
-                yield from ((str(self.path), str(key), text) for key, text in answers.items())
-                return
-        for place, row in json_rows(self.path):
-            name = next((n for n in TEXT if isinstance(row, dict) and n in row), None)
-            query_id = row.get("id", row.get("_id")) if isinstance(row, dict) else None
-            if name is None or query_id is None:
-                raise HarnessError(
-                    f"{place}: a row needs 'id' and one of {', '.join(TEXT)}.", "Add them."
-                )
-            self._refuse_more(place, row)
-            yield place, str(query_id), row[name]
 
-    def _refuse_more(self, place: str, value: object) -> None:
-        """A stage carries answers; what else the file says must not get lost unnoticed."""
-        more = [name for name in MORE if isinstance(value, dict) and name in value]
-        if more and not self.answers_only:
-            raise HarnessError(
-                f"{place} also holds {' and '.join(more)}, which this stage does not carry.",
-                f"Write predictions:file={self.path},answers_only=true to score answers alone.",
-            )
+class Imported:
+    """Rows that `python -m harness import` made of a file, under a name of yours. They stand in
+    tables and cannot be run."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def files(self) -> Sequence[Path]:
+        raise HarnessError(
+            f"imported:{self.name} was read from a file and cannot be run.",
+            f"`python -m harness import FILE --name {self.name}` reads one.",
+        )
+
+    def external(self) -> dict[str, Reply]:
+        self.files()
+        return {}
 
 
 def existing(path: Path) -> Path:

@@ -104,14 +104,7 @@ def _mistakes(fmt: str | None, gold: Path | None) -> list[HarnessError]:
 
 def choose(entries: Sequence[Entry], fmt: str, wanted: Mapping[str, str | None]) -> Entry:
     """The one pipeline of a run that is meant; `HarnessError` if none fits, or several."""
-    typed = {name: value for name, value in wanted.items() if value is not None}
-    asked = [entry for entry in entries if all(_is(entry, *each) for each in typed.items())]
-    if not asked:
-        said = " ".join(f"--{name} {value}" for name, value in typed.items())
-        raise HarnessError(
-            f"the run has no pipeline {said}.".replace("  ", " "),
-            f"It has {_told(entries, typed)}.",
-        )
+    asked = matching(entries, wanted)
     fitting = [entry for entry in asked if fmt in _formats(entry)]
     if not fitting:
         tasks = ", ".join(dict.fromkeys(entry["task"] for entry in asked))
@@ -122,11 +115,29 @@ def choose(entries: Sequence[Entry], fmt: str, wanted: Mapping[str, str | None])
     if not able:
         systems = ", ".join(dict.fromkeys(entry["system"] for entry in fitting))
         raise HarnessError(f"{systems} gives no {needs}.", f"{fmt} needs a pipeline that does.")
-    if len(able) > 1:
+    return only(able, fmt)
+
+
+def matching(entries: Sequence[Entry], wanted: Mapping[str, str | None]) -> list[Entry]:
+    """The pipelines of a run that were typed; `HarnessError` if there is none."""
+    typed = {name: value for name, value in wanted.items() if value is not None}
+    asked = [entry for entry in entries if all(_is(entry, *each) for each in typed.items())]
+    if not asked:
+        said = " ".join(f"--{name} {value}" for name, value in typed.items())
         raise HarnessError(
-            f"{len(able)} pipelines of the run fit {fmt}.", f"Choose: {_told(able, PARTS)}."
+            f"the run has no pipeline {said}.".replace("  ", " "),
+            f"It has {_told(entries, typed)}.",
         )
-    return able[0]
+    return asked
+
+
+def only(entries: Sequence[Entry], fmt: str) -> Entry:
+    """The one pipeline that is left; `HarnessError` with what tells them apart, if several are."""
+    if len(entries) > 1:
+        raise HarnessError(
+            f"{len(entries)} pipelines of the run fit {fmt}.", f"Choose: {_told(entries, PARTS)}."
+        )
+    return entries[0]
 
 
 def _is(entry: Entry, name: str, value: str) -> bool:

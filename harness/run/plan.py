@@ -113,6 +113,11 @@ def make_plan(
     return Plan(tuple(jobs), tuple(pipelines), overrides=tuple(overrides), **sizes)
 
 
+def job_of(name: str, split: str | None, setting: str | None, data: Path = DATA) -> Job:
+    """One task as it is spelled, prepared, with nothing to be run on it."""
+    return _job(*_resolve(name, split, setting), train=False, data=data)
+
+
 def _job(
     spelled: Spelled, task: Task, split: str, setting: Setting, train: bool, data: Path
 ) -> Job:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.data import HarnessError, raise_together
-from harness.provenance import missing, parts_of
+from harness.provenance import imported, missing, parts_of
 from harness.run.environment import code, machine, packages, threads
 from harness.run.plan import Plan, make_plan
 from harness.run.progress import Progress, silent
@@ -173,12 +173,17 @@ def _compared(entry: Entry, ids: Sequence[str], base: Path, rows: Path) -> Compa
 
 
 def _whole(base: Path) -> dict[str, Any]:
-    """The manifest of a run; `HarnessError` if it lacks anything."""
+    """The manifest of a run; `HarnessError` if it lacks anything, or if nobody ran a part of it."""
     old = read_manifest(base)
     if lacking := missing(old):
         raise HarnessError(
             f"{base / 'manifest.json'} does not hold what a repeat needs: {_some(lacking)}.",
             "An older version wrote less: run it anew, then it can be repeated.",
+        )
+    if read := [entry["system"] for entry in old["pipelines"] if imported(entry)]:
+        raise HarnessError(
+            f"{base} cannot be repeated: {_some(read)} was read from a file.",
+            "Repeat a run of what made that file.",
         )
     return old
 

@@ -163,7 +163,7 @@ def work_of(job: Job, plan: Plan, folder: Path) -> Work:
     by_id = {query.id: query for query in questions.queries}
     ids = sample(by_id, plan.limit, plan.seed)
     asked = tuple(by_id[i] for i in ids if plan.only is None or i in plan.only)
-    work = Work(job, questions, asked, folder / _home(job))
+    work = Work(job, questions, asked, folder / home_of(job))
     for pipeline in plan.pipelines:
         last = _nodes(pipeline.stages, work, plan)
         if last is not None:
@@ -192,15 +192,16 @@ def _node(first: Pipeline, work: Work, plan: Plan, after: Node | None) -> Node:
     if shown is not None:
         parts["shown"] = _shown_parts(shown)
     key = manifest.stage_key(parts)
-    folder = work.home / f"{_safe(str(first))}-{key[:8]}"
+    folder = work.home / f"{safe(str(first))}-{key[:8]}"
     return Node(first, key, parts, folder, after, shown, _named(system))
 
 
-def _home(job: Job) -> str:
-    return _safe(f"{job.spelled}.{job.split}.{job.setting}")
+def home_of(job: Job) -> str:
+    """The name of a job's folder in a run."""
+    return safe(f"{job.spelled}.{job.split}.{job.setting}")
 
 
-def _safe(text: str) -> str:
+def safe(text: str) -> str:
     """A readable file name (the key behind it keeps it unique)."""
     return re.sub(r"[^A-Za-z0-9.,=@+-]+", "_", text)[:80]
 
@@ -264,7 +265,7 @@ def _train_work(work: Work) -> Work:
     assert folder is not None  # a plan with such a system has it
     job = replace(work.job, split=TRAIN, folder=folder, train=None)
     questions = open_questions(folder, job.task, job.split, job.setting)
-    return Work(job, questions, (), work.home.parent / "shown" / _home(job))
+    return Work(job, questions, (), work.home.parent / "shown" / home_of(job))
 
 
 def _alone(plan: Plan) -> Plan:

@@ -129,7 +129,7 @@ class _Record:
             self.write()
 
     def write(self) -> None:
-        """Write the manifest, renamed into place when whole; what nothing points at is left out."""
+        """Write the manifest; what nothing points at is left out."""
         entries = list(self.entries.values())
         keys = {key for entry in entries for key in _reached(entry.get("stages", ()), self.stages)}
         stages = {key: self.stages[key] for key in self.stages if key in keys}
@@ -145,9 +145,7 @@ class _Record:
             "stages": stages,
             "facts": {key: fact for key, fact in self.facts.items() if key in pointers},
         }
-        part = self.folder / "manifest.part"
-        part.write_text(json.dumps(new, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        part.replace(self.folder / "manifest.json")
+        write_manifest(self.folder, new)
 
     def _fact(self, fact: Any) -> str:
         """Keep what others point at; returns its digest."""
@@ -184,8 +182,8 @@ class _Record:
             "errors": None,
             "key": node.key,
             "rows": str(node.rows.relative_to(self.folder)),
-            "source": self._fact(_source(job)),
-            "train": self._fact(_source(train)) if train else None,
+            "source": self._fact(source_of(job)),
+            "train": self._fact(source_of(train)) if train else None,
             "stages": [each.key for each in node.chain],
         }
 
@@ -198,6 +196,13 @@ class _Record:
             "files": [list(each) for each in node.files],
             "demonstrations": [],
         }
+
+
+def write_manifest(folder: Path, told: Mapping[str, Any]) -> None:
+    """Write the manifest of a run, renamed into place when whole."""
+    part = folder / "manifest.part"
+    part.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.replace(folder / "manifest.json")
 
 
 def _lacking(node: Node, work: Work) -> int:
@@ -256,7 +261,7 @@ def _homeless(word: str) -> str:
     return re.sub(rf"{re.escape(str(home))}(?=/|$)", "~", word) if len(home.parts) > 1 else word
 
 
-def _source(job: Job) -> dict[str, Any]:
+def source_of(job: Job) -> dict[str, Any]:
     """What the prepared data of a job was made from, but for where that lay."""
     about = read_about(job.folder)
     told = {name: about[name] for name in ("files", "limit", "fingerprint", "corpus")}

@@ -31,7 +31,7 @@ from harness.prepare import (
     sample,
     slug,
 )
-from harness.provenance import altered, missing, parts_of
+from harness.provenance import BLANK, altered, import_key, imported, missing, parts_of
 from harness.report.bundle import ALWAYS, FORMAT, LATENCY, wrong_fields
 from harness.run.progress import Progress, silent
 from harness.run.store import read_rows
@@ -231,8 +231,12 @@ def _understood(entry: Mapping[str, Any]) -> tuple[Spelled, Pipeline, Task]:
     checked_split(task, entry["split"])
     if entry["setting"] not in task.settings:
         raise HarnessError(f"{task.name} has no setting {entry['setting']!r}.")
-    if entry["batch_size"] < 1 or (entry["limit"] is not None and entry["limit"] < 1):
+    if any(entry[name] is not None and entry[name] < 1 for name in ("limit", "batch_size")):
         raise HarnessError("its limit or its batch size is less than 1.")
+    if imported(entry) != ("imported" in {stage.system.name for stage in pipeline.stages}):
+        raise HarnessError("what is imported has an origin and is called so, and nothing else.")
+    if imported(entry) and not all(entry.get(name) == value for name, value in BLANK.items()):
+        raise HarnessError("an import knows nothing of stages and sizes.")
     return spelled, pipeline, task
 
 
@@ -243,6 +247,10 @@ def _contradictions(
     told = [entry["generated"], entry["answer_metrics"], entry["ranking_metrics"]]
     if told != [task.generated, list(task.answer_metrics), list(task.ranking_metrics)]:
         yield "manifest", "its metrics, or whether it is generated, are not the task's."
+    if imported(entry):
+        if len(pipeline.stages) > 1 or entry["key"] != import_key(entry):
+            yield "keys", "its key is not that of an import, or it has a second stage."
+        return
     if len(entry["stages"]) != len(pipeline.stages):
         yield "keys", "it has another number of stages than its pipeline."
         return
@@ -305,7 +313,11 @@ def _note(case: Case, entry: Mapping[str, Any], pipeline: Pipeline) -> None:
         case.notices[f"{name}: {entry['questions']} questions drawn by seed {entry['seed']}."] = (
             None
         )
-    if not entry["deterministic"]:
+    if imported(entry):
+        for file in entry["origin"]["files"]:
+            told = f"{file['name']:.60} ({file['format']:.20}, SHA-256 {file['sha256']:.12}…)"
+            case.notices[f"{name}: imported from {printable(told)}; nobody ran it here."] = None
+    elif not entry["deterministic"]:
         case.notices[f"{name}: a repeat may give other rows."] = None
     for key, stage in zip(entry["stages"], pipeline.stages, strict=False):
         try:
