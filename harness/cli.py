@@ -58,6 +58,13 @@ Overrides = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
+AllowCode = Annotated[
+    bool,
+    typer.Option(
+        "--allow-code",
+        help="Run the Python files that pipelines name (file.py:Class), with all your rights.",
+    ),
+]
 Data = Annotated[Path, typer.Option(help="Where prepared data and indexes are kept.")]
 Runs = Annotated[list[Path], typer.Argument(help="Folders that run printed.")]
 Metrics = Annotated[
@@ -149,15 +156,18 @@ def run(
         bool, typer.Option("--dry-run", help="Check everything, say what it needs, and stop.")
     ] = False,
     data: Data = DATA,
+    allow_code: AllowCode = False,
 ) -> None:
     """Run pipelines on tasks, score them and show the tables; its folder is the last line.
 
     The same command again finishes what is missing or errored. Without --task and --system: five
     mini tasks, offline, and a short look at latency.
     """
+    from harness.own_code import code_allowed
     from harness.run.latency import unmeasurable
     from harness.run.plan import make_plan, needs
 
+    context.with_resource(code_allowed(allow_code))
     mistakes = _extra(context)
     bare = task == list(TASKS) and system == list(SYSTEMS)
     protocol = _protocol(latency or ("short" if bare else "none"), mistakes)
@@ -285,14 +295,17 @@ def repeat(
     data: Annotated[
         Path | None, typer.Option(help="Where prepared data is; else where it was.")
     ] = None,
+    allow_code: AllowCode = False,
 ) -> None:
     """Run a run again from its manifest alone and compare the rows; its folder is the last line.
 
     Exit code 0: the rows are the same; 1: some changed; 2: it cannot be repeated.
     """
+    from harness.own_code import code_allowed
     from harness.run.progress import told
     from harness.run.repeat import repeat, resolve
 
+    context.with_resource(code_allowed(allow_code))
     again = resolve(base, out, data)
     for line in again.differences:
         typer.echo(f"differs: {line}")
@@ -322,14 +335,17 @@ def latency(
     dtype: Dtype = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     data: Data = DATA,
+    allow_code: AllowCode = False,
 ) -> None:
     """Measure how long pipelines take, one question at a time in fresh processes with one thread.
 
     The same command again measures what is missing or failed. Needs no run before it.
     """
+    from harness.own_code import code_allowed
     from harness.run.latency import Protocol, unmeasurable
     from harness.run.plan import make_plan
 
+    context.with_resource(code_allowed(allow_code))
     mistakes = _extra(context)
     try:
         plan = make_plan(
