@@ -254,6 +254,26 @@ def flashrag(folder: Path, prefix: str, split: str) -> tuple[Collection, list[Pa
     return collection, [*queries, *corpus]
 
 
+def collection(folder: Path, split: str, prefix: str = "") -> tuple[Collection, list[Path]]:
+    """The collection of a folder in BEIR's or FlashRAG's shape, and the files that it is read from.
+
+    split:  of its judgements (BEIR) or its questions (FlashRAG)
+    prefix: what its file names begin with
+    Nothing is read yet; `judged` makes a task's questions and corpus of it. `HarnessError` if the
+    folder has neither shape.
+    """
+    if not folder.is_dir():
+        raise HarnessError(f"{folder} is not a folder.", "Write jsonl:FOLDER.")
+    found = beir(folder, prefix, split) or flashrag(folder, prefix, split)
+    if found is None:
+        raise HarnessError(
+            f"{folder} has neither {prefix}corpus.jsonl and {prefix}queries.jsonl "
+            f"nor {prefix}{split}.jsonl (each may end in .gz).",
+            "Check the folder, prefix= and split=.",
+        )
+    return found
+
+
 class Jsonl(Task):
     """A folder in BEIR's or FlashRAG's shape. ``dir`` is the folder, ``prefix`` what its file names
     begin with; ``missing=keep`` allows judgements of documents and queries that are not there.
@@ -301,13 +321,4 @@ class Jsonl(Task):
     def _found(self, source: Path | None, split: str) -> tuple[Collection, list[Path]]:
         if source is not None:
             raise HarnessError(f"jsonl reads {self.dir}.", "Leave --from out.")
-        if not self.dir.is_dir():
-            raise HarnessError(f"{self.dir} is not a folder.", "Write jsonl:FOLDER.")
-        found = beir(self.dir, self.prefix, split) or flashrag(self.dir, self.prefix, split)
-        if found is None:
-            raise HarnessError(
-                f"{self.dir} has neither {self.prefix}corpus.jsonl and {self.prefix}queries.jsonl "
-                f"nor {self.prefix}{split}.jsonl (each may end in .gz).",
-                "Check the folder, prefix= and split=.",
-            )
-        return found
+        return collection(self.dir, split, self.prefix)
