@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from harness.data import DATA, HarnessError, raise_together
+from harness.spelling import FORMS
 
 if TYPE_CHECKING:
     from harness.run.latency import Protocol
@@ -74,6 +75,23 @@ Metrics = Annotated[
 SHOWN = 5
 """Lines of a script's log that are printed."""
 LENIENT = {"ignore_unknown_options": True, "allow_extra_args": True}
+
+
+def _from_file(context: typer.Context, path: Path | None) -> Path | None:
+    """Take the values of options that are not typed from an experiment file."""
+    if path is not None:
+        from harness.experiment import parameters
+
+        context.default_map = parameters(path)
+    return path
+
+
+Experiment = Annotated[
+    Path | None,
+    typer.Option(
+        is_eager=True, callback=_from_file, help="A YAML file: options that are not typed."
+    ),
+]
 
 
 @app.command("list")
@@ -157,21 +175,28 @@ def run(
     ] = False,
     data: Data = DATA,
     allow_code: AllowCode = False,
+    report: Annotated[
+        Path | None, typer.Option(help="Write the tables there, too: .md, .csv, .tex, .json, .txt.")
+    ] = None,
+    experiment: Experiment = None,  # noqa: ARG001  (`_from_file` has read it)
 ) -> None:
     """Run pipelines on tasks, score them and show the tables; its folder is the last line.
 
     The same command again finishes what is missing or errored. Without --task and --system: five
-    mini tasks, offline, and a short look at latency.
+    mini tasks, offline, and a short look at latency. `run FILE.yaml` takes what is not typed from
+    an experiment file.
     """
     from harness.own_code import code_allowed
-    from harness.run.latency import unmeasurable
-    from harness.run.plan import make_plan, needs
+    from harness.report.written import format_of, write_report
+    from harness.run.plan import make_plan
 
     context.with_resource(code_allowed(allow_code))
     mistakes = _extra(context)
     bare = task == list(TASKS) and system == list(SYSTEMS)
     protocol = _protocol(latency or ("short" if bare else "none"), mistakes)
     try:
+        if report:
+            format_of(report)
         plan = make_plan(
             task,
             system,
@@ -191,12 +216,24 @@ def run(
     raise_together(mistakes)
     typer.echo(plan)
     if dry_run:
-        if protocol:
-            raise_together(unmeasurable(plan))
-        for line in needs(plan):
-            typer.echo(f"needs: {line}")
-        raise typer.Exit
-    raise typer.Exit(_carry_out(plan, out, data, context.obj, metric, protocol))
+        raise typer.Exit(_needed(plan, protocol))
+    code, folder = _carry_out(plan, out, data, context.obj, metric, protocol)
+    if report:
+        write_report(folder, report)
+    typer.echo(folder)
+    raise typer.Exit(code)
+
+
+def _needed(plan: Plan, protocol: Protocol | None) -> int:
+    """Say what a plan needs; returns the exit code."""
+    from harness.run.latency import unmeasurable
+    from harness.run.plan import needs
+
+    if protocol:
+        raise_together(unmeasurable(plan))
+    for line in needs(plan):
+        typer.echo(f"needs: {line}")
+    return 0
 
 
 def _protocol(name: str, mistakes: list[HarnessError]) -> Protocol | None:
@@ -216,8 +253,8 @@ def _carry_out(
     argv: Sequence[str],
     metrics: Sequence[str],
     protocol: Protocol | None,
-) -> int:
-    """Run, show the tables, tell what went wrong; returns the exit code."""
+) -> tuple[int, Path]:
+    """Run, show the tables, tell what went wrong; returns the exit code and the run's folder."""
     from harness.run import latency, runner
     from harness.run.progress import told
 
@@ -238,8 +275,7 @@ def _carry_out(
     for pipeline, what in {**runner.errored(folder, plan), **timed}.items():
         typer.echo(f"{pipeline}: {what}", err=True)
         code = code or 3
-    typer.echo(folder)
-    return code
+    return code, folder
 
 
 def _complain(error: HarnessError) -> None:
@@ -766,9 +802,12 @@ def _pairs(context: typer.Context) -> dict[str, str]:
 
 
 def spread(words: Sequence[str]) -> list[str]:
-    """``--system a b`` as ``--system a --system b``, which the option parser understands."""
+    """``--system a b`` as ``--system a --system b``, which the option parser understands, and
+    ``run FILE.yaml`` as ``run --experiment FILE.yaml``."""
     if words and words[0] in SINGLE:
         return list(words)
+    if words[:1] == ["run"] and "".join(words[1:2]).endswith(FORMS):
+        words = ["run", "--experiment", *words[1:]]
     out: list[str] = []
     current, fresh = "", False
     for word in words:

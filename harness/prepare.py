@@ -167,6 +167,8 @@ def _write(task: Task, loaded: Loaded, work: Path) -> dict[str, Any]:
         queries[query.id] = query
         natives_of[query.id] = {"native": native, "pool": pooled[native].named or None}
     groups = _groups(golds) if task.group_by == "documents" else {}
+    told = {query_id: merged[str(each["native"])].group for query_id, each in natives_of.items()}
+    groups |= {query_id: group for query_id, group in told.items() if group}
     fingerprint = blake2b(f"{written.digest} {task.rel}".encode(), digest_size=8)
     paths = [work / "task" / name for name in ("queries.jsonl", "gold.jsonl", "native.jsonl")]
     with paths[0].open("wb") as q, paths[1].open("wb") as g, paths[2].open("wb") as n:
@@ -235,7 +237,7 @@ def _folded(each: Pooled, notes: Counter[str]) -> RawQuestion:
     """The rows of a question as one, whatever order they came in: all answers, highest grades."""
     if len(each.rows) == 1:
         return each.rows[0]
-    rows = sorted(each.rows, key=lambda row: repr((row.answers, *_support(row))))
+    rows = sorted(each.rows, key=lambda row: repr((row.answers, row.group, *_support(row))))
     first = rows[0]
     if any(_support(row) != _support(first) for row in rows):
         notes["questions whose merged rows differ in support (one row's kept)"] += 1
