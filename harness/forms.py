@@ -48,12 +48,11 @@ def yaml_value(path: Path) -> Any:
         """Refuses a key that stands twice, which YAML's own would silently overwrite."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
-            keys = [key.value for key, _ in node.value]
-            for key, _ in node.value:
-                if keys.count(key.value) > 1:
-                    raise yaml.MarkedYAMLError(
-                        problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark
-                    )
+            keys = [key for key, _ in node.value]
+            for place, key in enumerate(keys):
+                if any(key.value == before.value for before in keys[:place]):
+                    why = f"the key {key.value!r} stands twice"
+                    raise yaml.MarkedYAMLError(problem=why, problem_mark=key.start_mark)
             found: dict[Hashable, Any] = super().construct_mapping(node, deep)
             return found
 
@@ -79,4 +78,4 @@ def _mistake(path: Path, form: type[Form], error: Mapping[str, Any]) -> HarnessE
     if error["type"] == "missing":
         return HarnessError(f"{path} has no {place!r}.", f"Write {place}: … there.")
     why = str(error["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
-    return HarnessError(f"{path}: {place} is {str(error['input'])[:60]!r}.", f"It should be {why}.")
+    return HarnessError(f"{path}: {place} is {error['input']!r:.60}.", f"It should be {why}.")

@@ -34,7 +34,7 @@ NUMERIC = {
     "safetensors": ("safetensors",),
     "peft": ("peft",),
     "mamba_ssm": ("mamba-ssm",),
-    "pyterrier": ("python-terrier",),
+    "pyterrier": ("pyterrier", "python-terrier"),
     "mteb": ("mteb",),
     "sentence_transformers": ("sentence-transformers",),
 }
