@@ -183,20 +183,17 @@ def run(
     """Run pipelines on tasks, score them and show the tables; its folder is the last line.
 
     The same command again finishes what is missing or errored. Without --task and --system: five
-    mini tasks, offline, and a short look at latency. `run FILE.yaml` takes what is not typed from
-    an experiment file.
+    mini tasks, offline, and a short look at latency. `run FILE.yaml`: options from a file.
     """
     from harness.own_code import code_allowed
-    from harness.report.written import format_of, write_report
+    from harness.report.written import unwritable, write_report
     from harness.run.plan import make_plan
 
     context.with_resource(code_allowed(allow_code))
-    mistakes = _extra(context)
+    mistakes = [*_extra(context), *unwritable(report)]
     bare = task == list(TASKS) and system == list(SYSTEMS)
     protocol = _protocol(latency or ("short" if bare else "none"), mistakes)
     try:
-        if report:
-            format_of(report)
         plan = make_plan(
             task,
             system,

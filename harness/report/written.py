@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.data import HarnessError
+from harness.data import HarnessError, raise_together
 from harness.report.sheet import Folders
 from harness.report.tables import Format, report
 
@@ -17,19 +17,22 @@ FORMATS: dict[str, Format] = {
 }
 
 
-def format_of(path: Path) -> Format:
-    """The format of a file; `HarnessError` if its name does not say."""
-    if path.suffix not in FORMATS:
-        raise HarnessError(
+def unwritable(path: Path | None) -> list[HarnessError]:
+    """What is wrong with the name of a file for tables; nothing if there is none."""
+    if path is None or path.suffix in FORMATS:
+        return []
+    return [
+        HarnessError(
             f"{path} does not say in which format tables are wanted.",
             f"End its name in one of {', '.join(FORMATS)}.",
         )
-    return FORMATS[path.suffix]
+    ]
 
 
 def write_report(folders: Folders, path: Path) -> Path:
     """Write the tables of scored runs, renamed into place when whole; returns ``path``."""
-    text = report(folders, format_of(path))
+    raise_together(unwritable(path))
+    text = report(folders, FORMATS[path.suffix])
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".part-{path.name}")
     try:
