@@ -294,22 +294,21 @@ def _gold(task: Task, raw: RawQuestion, relevance: dict[str, int]) -> Gold:
 
 
 def _groups(task: Task, golds: dict[str, Gold], rows: dict[str, RawQuestion]) -> dict[str, str]:
-    """The group of each question that has one: what its row says, or, where the task groups by
-    documents, the relevant document that it shares with most other questions.
+    """The group of each question that has one: what the rows say; or, if none says and the task
+    groups by documents, the relevant document that it shares with most other questions.
 
     Joining whole chains of shared documents instead would, in data made by composing questions,
     end in one group that holds most of them.
     """
     told = {query_id: row.group for query_id, row in rows.items() if row.group}
-    if task.group_by != "documents":
+    if told or task.group_by != "documents":
         return told
     relevant = {q: [d for d, grade in g.relevance.items() if grade > 0] for q, g in golds.items()}
     shared = Counter(doc_id for doc_ids in relevant.values() for doc_id in doc_ids)
-    most = {
+    return {
         query_id: max(doc_ids, key=lambda doc_id: (shared[doc_id], doc_id), default=query_id)
         for query_id, doc_ids in relevant.items()
     }
-    return most | told
 
 
 # --- the files ------------------------------------------------------------------------

@@ -76,6 +76,7 @@ def test_behind_a_retriever_it_is_given_candidates_with_texts_scores_and_ranks(s
         given = frame[frame["qid"] == row.id]
         assert list(given["rank"]) == [0, 1, 2]
         assert list(given["score"]) == sorted(given["score"], reverse=True)
+        assert given["score"].iloc[0] > 0
         best = sorted(zip(given["text"].str.len() // 4, given["docno"], strict=True))[:2]
         assert [hit.id for hit in row.hits] == [doc_id for _, doc_id in best]
 
