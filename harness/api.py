@@ -13,6 +13,7 @@ from pathlib import Path
 
 from harness.contract import Task, one_at_a_time
 from harness.data import DATA, HarnessError
+from harness.own_code import code_allowed
 from harness.prepare import prepare
 from harness.registry import register
 from harness.report.bundle import pack
@@ -54,6 +55,7 @@ __all__ = [
     "claim_records",
     "claims",
     "claims_report",
+    "code_allowed",
     "compare",
     "export",
     "import_files",

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from harness.data import DATA, HarnessError, raise_together
+from harness.spelling import FORMS
 
 if TYPE_CHECKING:
     from harness.run.latency import Protocol
@@ -58,6 +59,13 @@ Overrides = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
+AllowCode = Annotated[
+    bool,
+    typer.Option(
+        "--allow-code",
+        help="Run the Python files that pipelines name (file.py:Class), with all your rights.",
+    ),
+]
 Data = Annotated[Path, typer.Option(help="Where prepared data and indexes are kept.")]
 Runs = Annotated[list[Path], typer.Argument(help="Folders that run printed.")]
 Metrics = Annotated[
@@ -67,6 +75,23 @@ Metrics = Annotated[
 SHOWN = 5
 """Lines of a script's log that are printed."""
 LENIENT = {"ignore_unknown_options": True, "allow_extra_args": True}
+
+
+def _from_file(context: typer.Context, path: Path | None) -> Path | None:
+    """Take the values of options that are not typed from an experiment file."""
+    if path is not None:
+        from harness.experiment import parameters
+
+        context.default_map = parameters(path)
+    return path
+
+
+Experiment = Annotated[
+    Path | None,
+    typer.Option(
+        is_eager=True, callback=_from_file, help="A YAML file: options that are not typed."
+    ),
+]
 
 
 @app.command("list")
@@ -149,16 +174,23 @@ def run(
         bool, typer.Option("--dry-run", help="Check everything, say what it needs, and stop.")
     ] = False,
     data: Data = DATA,
+    allow_code: AllowCode = False,
+    report: Annotated[
+        Path | None, typer.Option(help="Write the tables there, too: .md, .csv, .tex, .json, .txt.")
+    ] = None,
+    experiment: Experiment = None,  # noqa: ARG001  (`_from_file` has read it)
 ) -> None:
     """Run pipelines on tasks, score them and show the tables; its folder is the last line.
 
     The same command again finishes what is missing or errored. Without --task and --system: five
-    mini tasks, offline, and a short look at latency.
+    mini tasks, offline, and a short look at latency. `run FILE.yaml`: options from a file.
     """
-    from harness.run.latency import unmeasurable
-    from harness.run.plan import make_plan, needs
+    from harness.own_code import code_allowed
+    from harness.report.written import unwritable, write_report
+    from harness.run.plan import make_plan
 
-    mistakes = _extra(context)
+    context.with_resource(code_allowed(allow_code))
+    mistakes = [*_extra(context), *unwritable(report)]
     bare = task == list(TASKS) and system == list(SYSTEMS)
     protocol = _protocol(latency or ("short" if bare else "none"), mistakes)
     try:
@@ -181,12 +213,24 @@ def run(
     raise_together(mistakes)
     typer.echo(plan)
     if dry_run:
-        if protocol:
-            raise_together(unmeasurable(plan))
-        for line in needs(plan):
-            typer.echo(f"needs: {line}")
-        raise typer.Exit
-    raise typer.Exit(_carry_out(plan, out, data, context.obj, metric, protocol))
+        raise typer.Exit(_needed(plan, protocol))
+    code, folder = _carry_out(plan, out, data, context.obj, metric, protocol)
+    if report:
+        write_report(folder, report)
+    typer.echo(folder)
+    raise typer.Exit(code)
+
+
+def _needed(plan: Plan, protocol: Protocol | None) -> int:
+    """Say what a plan needs; returns the exit code."""
+    from harness.run.latency import unmeasurable
+    from harness.run.plan import needs
+
+    if protocol:
+        raise_together(unmeasurable(plan))
+    for line in needs(plan):
+        typer.echo(f"needs: {line}")
+    return 0
 
 
 def _protocol(name: str, mistakes: list[HarnessError]) -> Protocol | None:
@@ -206,8 +250,8 @@ def _carry_out(
     argv: Sequence[str],
     metrics: Sequence[str],
     protocol: Protocol | None,
-) -> int:
-    """Run, show the tables, tell what went wrong; returns the exit code."""
+) -> tuple[int, Path]:
+    """Run, show the tables, tell what went wrong; returns the exit code and the run's folder."""
     from harness.run import latency, runner
     from harness.run.progress import told
 
@@ -228,8 +272,7 @@ def _carry_out(
     for pipeline, what in {**runner.errored(folder, plan), **timed}.items():
         typer.echo(f"{pipeline}: {what}", err=True)
         code = code or 3
-    typer.echo(folder)
-    return code
+    return code, folder
 
 
 def _complain(error: HarnessError) -> None:
@@ -285,14 +328,17 @@ def repeat(
     data: Annotated[
         Path | None, typer.Option(help="Where prepared data is; else where it was.")
     ] = None,
+    allow_code: AllowCode = False,
 ) -> None:
     """Run a run again from its manifest alone and compare the rows; its folder is the last line.
 
     Exit code 0: the rows are the same; 1: some changed; 2: it cannot be repeated.
     """
+    from harness.own_code import code_allowed
     from harness.run.progress import told
     from harness.run.repeat import repeat, resolve
 
+    context.with_resource(code_allowed(allow_code))
     again = resolve(base, out, data)
     for line in again.differences:
         typer.echo(f"differs: {line}")
@@ -322,14 +368,17 @@ def latency(
     dtype: Dtype = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     data: Data = DATA,
+    allow_code: AllowCode = False,
 ) -> None:
     """Measure how long pipelines take, one question at a time in fresh processes with one thread.
 
     The same command again measures what is missing or failed. Needs no run before it.
     """
+    from harness.own_code import code_allowed
     from harness.run.latency import Protocol, unmeasurable
     from harness.run.plan import make_plan
 
+    context.with_resource(code_allowed(allow_code))
     mistakes = _extra(context)
     try:
         plan = make_plan(
@@ -825,9 +874,12 @@ def _pairs(context: typer.Context) -> dict[str, str]:
 
 
 def spread(words: Sequence[str]) -> list[str]:
-    """``--system a b`` as ``--system a --system b``, which the option parser understands."""
+    """``--system a b`` as ``--system a --system b``, which the option parser understands, and
+    ``run FILE.yaml`` as ``run --experiment FILE.yaml``."""
     if words and words[0] in SINGLE:
         return list(words)
+    if words[:1] == ["run"] and "".join(words[1:2]).endswith(FORMS):
+        words = ["run", "--experiment", *words[1:]]
     out: list[str] = []
     current, fresh = "", False
     for word in words:

@@ -34,6 +34,9 @@ NUMERIC = {
     "safetensors": ("safetensors",),
     "peft": ("peft",),
     "mamba_ssm": ("mamba-ssm",),
+    "pyterrier": ("pyterrier", "python-terrier"),
+    "mteb": ("mteb",),
+    "sentence_transformers": ("sentence-transformers",),
 }
 """Packages whose version can change a score, by the name that they are imported under."""
 BY_NAME = ("import_module", "library")
@@ -162,6 +165,12 @@ def _imports(tree: ast.AST, package: str) -> Iterator[str]:
             first = node.args[0]
             if called in BY_NAME and isinstance(first, ast.Constant):
                 yield str(first.value)
+
+
+def forget_modules() -> None:
+    """Read sources anew: a module is not what it was."""
+    for known in (sources, versions, _walked, _file_of):
+        known.cache_clear()
 
 
 def file_hash(path: Path) -> str:

@@ -166,7 +166,7 @@ def _write(task: Task, loaded: Loaded, work: Path) -> dict[str, Any]:
         golds[query.id] = _gold(task, merged[native], relevance)
         queries[query.id] = query
         natives_of[query.id] = {"native": native, "pool": pooled[native].named or None}
-    groups = _groups(golds) if task.group_by == "documents" else {}
+    groups = _groups(task, golds, {q: merged[str(n["native"])] for q, n in natives_of.items()})
     fingerprint = blake2b(f"{written.digest} {task.rel}".encode(), digest_size=8)
     paths = [work / "task" / name for name in ("queries.jsonl", "gold.jsonl", "native.jsonl")]
     with paths[0].open("wb") as q, paths[1].open("wb") as g, paths[2].open("wb") as n:
@@ -235,7 +235,7 @@ def _folded(each: Pooled, notes: Counter[str]) -> RawQuestion:
     """The rows of a question as one, whatever order they came in: all answers, highest grades."""
     if len(each.rows) == 1:
         return each.rows[0]
-    rows = sorted(each.rows, key=lambda row: repr((row.answers, *_support(row))))
+    rows = sorted(each.rows, key=lambda row: repr((row.answers, row.group, *_support(row))))
     first = rows[0]
     if any(_support(row) != _support(first) for row in rows):
         notes["questions whose merged rows differ in support (one row's kept)"] += 1
@@ -293,12 +293,16 @@ def _gold(task: Task, raw: RawQuestion, relevance: dict[str, int]) -> Gold:
     )
 
 
-def _groups(golds: dict[str, Gold]) -> dict[str, str]:
-    """Each question's group: the relevant document that it shares with most other questions.
+def _groups(task: Task, golds: dict[str, Gold], rows: dict[str, RawQuestion]) -> dict[str, str]:
+    """The group of each question that has one: what the rows say; or, if none says and the task
+    groups by documents, the relevant document that it shares with most other questions.
 
     Joining whole chains of shared documents instead would, in data made by composing questions,
     end in one group that holds most of them.
     """
+    told = {query_id: row.group for query_id, row in rows.items() if row.group}
+    if told or task.group_by != "documents":
+        return told
     relevant = {q: [d for d, grade in g.relevance.items() if grade > 0] for q, g in golds.items()}
     shared = Counter(doc_id for doc_ids in relevant.values() for doc_id in doc_ids)
     return {

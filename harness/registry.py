@@ -1,7 +1,8 @@
 """From a name to a task or a system: one table of built-ins, entry points, and what was registered.
 
 Nothing is imported until it is asked for. Third parties use the entry-point groups
-``harness.tasks`` and ``harness.systems`` (``name = "module:Class"``), or `register` in a script.
+``harness.tasks`` and ``harness.systems`` (``name = "module:Class"``), or `register` in a script;
+or they spell a class of a file (`harness.own_code`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any, Literal, TypeVar, cast, get_type_hints
 import harness
 from harness.contract import Task
 from harness.data import HarnessError, raise_together
-from harness.spelling import Spelled
+from harness.spelling import Spelled, is_in_file
 
 Kind = Literal["tasks", "systems", "recipes", "judges"]
 PACKAGES: dict[Kind, str] = {
@@ -78,6 +79,10 @@ def _own_package(kind: Kind) -> Any:
 
 def find(kind: Kind, name: str) -> type:
     """The class behind a name; `HarnessError` with a suggestion if there is none."""
+    if kind == "systems" and is_in_file(name):
+        from harness.own_code import class_in_file
+
+        return class_in_file(name)
     known = table(kind)
     if name not in known:
         alike = {each.replace("-", "_"): each for each in known}

@@ -3,8 +3,10 @@
     mini-hotpotqa:profile=hard,documents=10000      a task with options
     bm25@100+rico:steps=1@10+reader@5               stages joined by ``+``; ``@n`` go on
     reader@0                                        an answering stage that reads nothing
+    bm25@100+my/file.py:Rerank:depth=3@10           a class of a file (`harness.own_code`)
+    my/task.yaml                                    a task of a file, short for yaml:my/task.yaml
 
-A value may leave out its option's name if it stands first (``jsonl:DIR``). Inside a value
+A value may leave out its option's name if it stands first (``jsonl:DIR``). Inside a value or a path
 ``+``, ``,``, ``@`` and ``%`` can be written ``%2B``, ``%2C``, ``%40`` and ``%25``.
 """
 
@@ -13,19 +15,26 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from urllib.parse import quote, unquote
 
 from harness.data import HarnessError
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+IN_FILE = re.compile(r"([^:]+\.py):([^\W\d]\w*)")
+FORMS = (".yaml", ".yml")
+"""How the name of a task's file ends."""
 DEPTH = re.compile(r"(.*)@(\d+)")
 PLAIN = "/:=.~_- ()[]'"
 """What stays as it is when a value is spelled, besides letters and digits."""
+SAFE = PLAIN.replace(":", "").replace("=", "")
+"""The same of the path of a file of code."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spelled:
-    """A name with options; the option ``""`` is the one given without a name."""
+    """A name, or ``file.py:Class``, with options; the option ``""`` is the one given without a
+    name."""
 
     name: str
     options: tuple[tuple[str, str], ...] = ()
@@ -76,8 +85,12 @@ class Pipeline:
 
 def parse_spelled(text: str, what: str = "task") -> Spelled:
     """Read ``name:option=value,…``; `HarnessError` if it is not of that form."""
-    name, colon, rest = text.partition(":")
-    if not NAME.fullmatch(name):
+    if what == "task" and ":" not in text and text.endswith(FORMS):
+        return Spelled("yaml", (("", unquote(text)),))
+    name, colon, rest = _named(text) if what == "system" else text.partition(":")
+    if what == "system" and name.endswith(".py"):
+        raise HarnessError(f"{text!r} names no class.", f"Write {name}:Class.")
+    if not NAME.fullmatch(name) and not is_in_file(name):
         raise HarnessError(
             f"{text!r} does not begin with the name of a {what}.",
             f"Write name or name:option=value; `python -m harness list {what}s` shows the names.",
@@ -95,6 +108,31 @@ def parse_spelled(text: str, what: str = "task") -> Spelled:
             raise HarnessError(f"{text!r} gives {key} twice.", "Give every option once.")
         options[key] = unquote(value)
     return Spelled(name, tuple(options.items()))
+
+
+def _named(text: str) -> tuple[str, str, str]:
+    """The name of a system, the colon behind it, and its options."""
+    found = IN_FILE.match(text)
+    if found is None or text[found.end() :][:1] not in ("", ":"):
+        return text.partition(":")
+    path = quote(str(Path(unquote(found[1]))), SAFE)
+    return f"{path}:{found[2]}", text[found.end() :][:1], text[found.end() + 1 :]
+
+
+def stage_name(text: str) -> str:
+    """A stage's name as pipelines have it, of one that was typed."""
+    return _named(text)[0]
+
+
+def is_in_file(name: str) -> bool:
+    """Whether a system's name is that of a class of a file."""
+    return IN_FILE.fullmatch(name) is not None
+
+
+def file_and_class(name: str) -> tuple[Path, str]:
+    """The file and the class of ``file.py:Class``."""
+    path, _, cls = name.rpartition(":")
+    return Path(unquote(path)), cls
 
 
 def parse_pipeline(text: str) -> Pipeline:

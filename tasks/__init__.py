@@ -11,6 +11,7 @@ TABLE = {
     "msmarco-dl19": "tasks.msmarco:MSMarcoDL19",
     "msmarco-dl20": "tasks.msmarco:MSMarcoDL20",
     "jsonl": "tasks.jsonl:Jsonl",
+    "yaml": "tasks.described:Described",
     "mini-hotpotqa": "tasks.mini.tasks:MiniHotpotQA",
     "mini-musique": "tasks.mini.tasks:MiniMuSiQue",
     "mini-2wikimultihopqa": "tasks.mini.tasks:MiniTwoWiki",

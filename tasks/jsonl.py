@@ -25,7 +25,7 @@ from typing import Any, Literal
 import numpy as np
 
 from harness import files
-from harness.contract import Task
+from harness.contract import Setting, Task
 from harness.data import Document, HarnessError, Loaded, RawQuestion
 from tasks import shapes
 
@@ -280,8 +280,8 @@ class Jsonl(Task):
     Where there is a train split beside ``split``, demonstrations are drawn from it."""
 
     name = "jsonl"
-    ranking_metrics = ("nDCG@10", "R@10", "RR@10", "AP")
-    settings = ("corpus",)
+    ranking_metrics: tuple[str, ...] = ("nDCG@10", "R@10", "RR@10", "AP")
+    settings: tuple[Setting, ...] = ("corpus",)
     submissions = ("trec", "msmarco-passage")
     instruction = "Answer with a few words taken from the passages."
     licence = "that of your data"

@@ -20,7 +20,12 @@ INSIDE = [
     ("harness/score", {"harness.report", "harness.run.runner", "harness.run.plan"}),
     ("harness/run", {"harness.report", "harness.score.scoring"}),
 ]
-FOREIGN = {"harness/run/stages.py", "harness/run/indexes.py", "harness/registry.py"}
+FOREIGN = {
+    "harness/own_code.py",
+    "harness/registry.py",
+    "harness/run/indexes.py",
+    "harness/run/stages.py",
+}
 """Where other people's code is called, which may raise anything."""
 TORCH = {
     "systems/models/backends.py",

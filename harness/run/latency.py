@@ -23,6 +23,7 @@ from pathlib import Path
 
 from harness import manifest, registry
 from harness.data import DATA, HarnessError, raise_together
+from harness.own_code import is_code_allowed
 from harness.prepare import corpus_folder, read_about
 from harness.run import measure
 from harness.run.environment import THREADS
@@ -275,6 +276,7 @@ def _ready(
         warm=_warm(len(work.asked) - 1, protocol),
         patience=protocol.patience,
         parent=os.getpid(),
+        code_allowed=is_code_allowed(),
     )
     return Ready(spec, _cost([index for index in indexes if index]))
 

@@ -28,6 +28,7 @@ from pydantic import TypeAdapter
 from harness import registry
 from harness.corpus import Corpus
 from harness.data import Brief, HarnessError, Query, Row
+from harness.own_code import code_allowed
 from harness.run.indexes import close_system, open_system
 from harness.run.spans import recorded
 from harness.run.stages import Station
@@ -50,6 +51,7 @@ class Spec:
     queries:  the first question, ``warm`` more to warm up, and those to time
     patience: seconds that opening, one question, or closing may take
     parent:   the process that asks; without it nothing is measured further
+    code_allowed: stages may be classes of files (`harness.own_code`)
     """
 
     pipeline: str
@@ -61,6 +63,7 @@ class Spec:
     warm: int
     patience: float
     parent: int
+    code_allowed: bool = False
 
 
 @dataclass(frozen=True)
@@ -207,7 +210,8 @@ def main() -> int:
     folder, started = Path(sys.argv[1]), int(sys.argv[2])
     spec = TypeAdapter(Spec).validate_json((folder / "spec.json").read_bytes())
     try:
-        measured = measure(spec, started)
+        with code_allowed(spec.code_allowed):
+            measured = measure(spec, started)
     except HarnessError as error:
         print(error)
         return 1

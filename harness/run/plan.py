@@ -17,7 +17,14 @@ from harness.data import DATA, HarnessError, raise_together
 from harness.prepare import checked_split, prepared, read_about
 from harness.run.shown import TRAIN, shots_of
 from harness.score.ranking import check_measures
-from harness.spelling import Pipeline, Spelled, parse_pipeline, parse_spelled, with_options
+from harness.spelling import (
+    Pipeline,
+    Spelled,
+    parse_pipeline,
+    parse_spelled,
+    stage_name,
+    with_options,
+)
 
 DTYPES = ("float32", "bfloat16", "float16")
 DEVICE = re.compile(r"cpu|cuda(:\d+)?|mps")
@@ -195,7 +202,8 @@ def _pipelines(
     changes: dict[str, dict[str, str]] = {}
     for item in overrides:
         target, equals, value = item.partition("=")
-        name, dot, option = target.partition(".")
+        typed, dot, option = target.rpartition(".")
+        name = stage_name(typed)
         if not (equals and dot and name and option and value):
             mistakes.append(HarnessError(f"--set {item} is not stage.option=value.", "Mend it."))
         else:
@@ -209,9 +217,9 @@ def _pipelines(
             continue
         pipelines.setdefault(str(pipeline.canonical), pipeline)
     used = {stage.system.name for each in pipelines.values() for stage in each.stages}
-    for stage_name in changes.keys() - used:
+    for name in changes.keys() - used:
         mistakes.append(
-            HarnessError(f"--set {stage_name}.…: no pipeline has that stage.", "Check its name.")
+            HarnessError(f"--set {name}.…: no pipeline has that stage.", "Check its name.")
         )
     return list(pipelines.values())
 

@@ -1,0 +1,81 @@
+"""YAML files with known keys: every mistake is told at once, with the key that was meant.
+
+Plain YAML alone is read (no tags that make objects), and no key may stand twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from harness import files
+from harness.data import HarnessError, raise_together
+
+
+class Form(BaseModel):
+    """The keys of a file and what may stand behind them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+F = TypeVar("F", bound=Form)
+
+
+def read_form(path: Path, form: type[F]) -> F:
+    """What a file says; `HarnessError` with all mistakes, each naming file and key."""
+    value = yaml_value(path)
+    if not isinstance(value, Mapping):
+        raise HarnessError(
+            f"{path} has no keys.",
+            f"Write lines `key: value`; keys: {', '.join(form.model_fields)}.",
+        )
+    try:
+        return form.model_validate(value)
+    except ValidationError as error:
+        raise_together([_mistake(path, form, dict(each)) for each in error.errors()])
+        raise
+
+
+def yaml_value(path: Path) -> Any:
+    """The one value of a YAML file."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+        """Refuses a key that stands twice, which YAML's own would silently overwrite."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+            keys = [key for key, _ in node.value]
+            for place, key in enumerate(keys):
+                if any(key.value == before.value for before in keys[:place]):
+                    why = f"the key {key.value!r} stands twice"
+                    raise yaml.MarkedYAMLError(problem=why, problem_mark=key.start_mark)
+            found: dict[Hashable, Any] = super().construct_mapping(node, deep)
+            return found
+
+    text = files.text(path)
+    try:
+        return yaml.load(text, Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}:{mark.line + 1}" if mark else str(path)
+        why = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise HarnessError(f"{place}: not valid YAML ({why}).", "Mend that line.") from None
+
+
+def _mistake(path: Path, form: type[Form], error: Mapping[str, Any]) -> HarnessError:
+    place = ".".join(map(str, error["loc"]))
+    if error["type"] == "extra_forbidden":
+        close = get_close_matches(place, form.model_fields, n=1)
+        guess = f"Did you mean {close[0]!r}? " if close else ""
+        return HarnessError(
+            f"{path} has the key {place!r}, which nothing reads.",
+            f"{guess}Keys: {', '.join(form.model_fields)}.",
+        )
+    if error["type"] == "missing":
+        return HarnessError(f"{path} has no {place!r}.", f"Write {place}: … there.")
+    why = str(error["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
+    return HarnessError(f"{path}: {place} is {error['input']!r:.60}.", f"It should be {why}.")
