@@ -406,6 +406,12 @@ def test_the_same_import_again_changes_nothing_and_another_of_its_name_is_refuse
     assert api.import_files(given, "toy", "x").folder != api.import_files(given, "toy", "y").folder
 
 
+def test_its_file_may_stand_behind_its_options(given: Path) -> None:
+    assert main(["import", "--name", "x", "--task", "toy", str(given), "-o", "R"]) == 0
+    assert main(["export", "--format", "trec-qrels", "-o", "q.txt", "--task", "toy", "R"]) == 0
+    assert len(Path("q.txt").read_text().splitlines()) == 200
+
+
 def test_it_joins_a_run_and_the_run_goes_on(given: Path) -> None:
     folder = api.run(["toy"], ["bm25"], out="R")
     api.import_files(given, "toy", "x", out=folder)
