@@ -215,9 +215,9 @@ def run(
     if dry_run:
         raise typer.Exit(_needed(plan, protocol))
     code, folder = _carry_out(plan, out, data, context.obj, metric, protocol)
+    typer.echo(folder)
     if report:
         write_report(folder, report)
-    typer.echo(folder)
     raise typer.Exit(code)
 
 

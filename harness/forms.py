@@ -5,7 +5,7 @@ Plain YAML alone is read (no tags that make objects), and no key may stand twice
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,7 +36,7 @@ def read_form(path: Path, form: type[F]) -> F:
     try:
         return form.model_validate(value)
     except ValidationError as error:
-        raise_together([_mistake(path, form, dict(each)) for each in error.errors()])
+        raise_together(list(_mistakes(path, form, error)))
         raise
 
 
@@ -66,16 +66,23 @@ def yaml_value(path: Path) -> Any:
         raise HarnessError(f"{place}: not valid YAML ({why}).", "Mend that line.") from None
 
 
-def _mistake(path: Path, form: type[Form], error: Mapping[str, Any]) -> HarnessError:
-    place = ".".join(map(str, error["loc"]))
-    if error["type"] == "extra_forbidden":
+def _mistakes(path: Path, form: type[Form], error: ValidationError) -> Iterator[HarnessError]:
+    """A sentence for each mistake; keys that are like none of ours share one."""
+    strange = []
+    for each in error.errors():
+        place = ".".join(map(str, each["loc"]))
+        why = each["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
         close = get_close_matches(place, form.model_fields, n=1)
-        guess = f"Did you mean {close[0]!r}? " if close else ""
-        return HarnessError(
-            f"{path} has the key {place!r}, which nothing reads.",
-            f"{guess}Keys: {', '.join(form.model_fields)}.",
+        if each["type"] == "missing":
+            yield HarnessError(f"{path} has no {place!r}.", f"Write {place}: … there.")
+        elif each["type"] != "extra_forbidden":
+            yield HarnessError(f"{path}: {place} is {each['input']!r:.60}.", f"It should be {why}.")
+        elif close:
+            guess = f"Did you mean {close[0]!r}?"
+            yield HarnessError(f"{path} has the key {place!r}, which nothing reads.", guess)
+        else:
+            strange.append(repr(place))
+    if strange:
+        yield HarnessError(
+            f"{path}: nothing reads {', '.join(strange)}.", f"Keys: {', '.join(form.model_fields)}."
         )
-    if error["type"] == "missing":
-        return HarnessError(f"{path} has no {place!r}.", f"Write {place}: … there.")
-    why = str(error["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
-    return HarnessError(f"{path}: {place} is {error['input']!r:.60}.", f"It should be {why}.")

@@ -110,8 +110,10 @@ def test_a_mistake_is_one_sentence_and_nothing_is_run(change, said, capsys) -> N
 
 
 def test_all_mistakes_are_told_together(capsys) -> None:
-    assert main(["run", written(task=["toy"], limits=3)]) == 2
-    assert len(capsys.readouterr().err.splitlines()) == 4
+    assert main(["run", written(task=["toy"], limits=3, name="x", licence="y")]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 5
+    assert "nothing reads 'licence', 'name'. Keys: tasks, systems" in told[-1]
 
 
 def test_a_file_that_is_not_there(capsys) -> None:
