@@ -97,6 +97,11 @@ def parse_spelled(text: str, what: str = "task") -> Spelled:
     return Spelled(name, tuple(options.items()))
 
 
+def is_named(task: str, typed: str) -> bool:
+    """Whether a task, as it is spelled, is what was typed: its options may be left out."""
+    return typed in (task, task.partition(":")[0])
+
+
 def parse_pipeline(text: str) -> Pipeline:
     """Read ``stage+stage+…``; `HarnessError` if it is not of that form."""
     stages = []
