@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 from collections.abc import Callable, Sequence
 from datetime import date, timedelta
 from pathlib import Path
@@ -738,16 +739,32 @@ def test_replies_are_compared_too() -> None:
     assert found.metric == "EM" and found.verdict == "no regression"
 
 
-def test_the_example_workflow_runs() -> None:
-    """Its own commands, on fewer questions: the first base, and then a run that is as good."""
-    workflow = Path(__file__).parent.parent / "examples" / "ci" / "gate.yml"
-    steps = yaml.safe_load(workflow.read_text())["jobs"]["gate"]["steps"]
-    commands = [shlex.split(step["run"])[3:] for step in steps if "harness " in step.get("run", "")]
-    run, compared = ([*map(str, words)] for words in commands[-2:])
-    Path("gate.yaml").write_text("tolerances: [{tolerance: 0, date: 2026-01-05, reason: none}]")
-    assert main([*run, "--limit", "4"]) == 0
-    assert main([*compared[:3], "--accept", "--reason", "the first"]) == 0
+def test_the_example_workflow_runs(capsys: Any) -> None:
+    """Its own commands with the tolerances beside it, for a system from outside, on fewer
+    questions: the first base, a run that is as good, and one that is not."""
+    examples = Path(__file__).parent.parent / "examples" / "ci"
+    workflow = (examples / "gate.yml").read_text()
+    Path("gate.yaml").write_text((examples / "gate.yaml").read_text())
+    steps = yaml.safe_load(workflow)["jobs"]["gate"]["steps"]
+    (first,) = re.findall(r"# +python -m (harness compare .*--accept.*)", workflow)
+    commands = [step["run"] for step in steps if "-m harness " in step.get("run", "")]
+    accept, run, compared = (
+        shlex.split(each.partition("harness ")[2]) for each in (first, *commands)
+    )
+    registry.register("systems", "mine")(Ordered)
+    assert main([*run, "--limit", "20"]) == 0
+    assert main(accept) == 0
     assert main(compared) == 0
+    assert "every row is the same" in capsys.readouterr().out
+
+    class Backwards(Ordered):
+        def retrieve(self, queries: Sequence[Query], k: int) -> list[list[Hit]]:
+            return [[]] * len(queries)
+
+    registry.register("systems", "mine")(Backwards)
+    shutil.rmtree("new")
+    assert main([*run, "--limit", "20"]) == 0
+    assert main(compared) == 1
 
 
 def test_a_system_that_breaks_altogether_is_a_regression() -> None:
