@@ -2,12 +2,14 @@
 
     python benchmarks/compare.py [--sizes 7405 100000]        seconds and memory of `compare`
     python benchmarks/compare.py --coverage [--worlds 1000]   coverage of nominal 95 % intervals
+    python benchmarks/compare.py --lost                       verdicts by lost answers of so many
 
 Costs are those of a fresh process that compares two scored runs (written here: five documents
 ranked, an answer, EM and F1), and, in the same call, of one that only reads both score files.
 Coverage: EM of two systems with wins .14 and losses .05, that hang together within groups
 (intraclass correlation about .24), of 1, 6 and 15 questions; beside ours the percentiles of the
 cluster bootstrap and BCa.
+Verdicts: one comparison of EM, nothing won, each question its own group.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ for library in ("OMP", "MKL", "OPENBLAS", "NUMBA"):
 import numpy as np
 import orjson
 
+from harness.report.gate import Verdict, verdict
 from harness.score import intervals
 from harness.score.paired import paired
 from harness.score.results import Sample
@@ -125,10 +128,36 @@ def coverage(worlds: int) -> None:
             print(f"| {cluster} | {size} | {cells} |", flush=True)
 
 
+def said(size: int, lost: int, tolerance: float) -> Verdict:
+    """The verdict if of so many questions so many are not answered any more."""
+    apart = -(np.arange(size) < lost).astype(float)
+    found = paired(np.zeros(size), apart, [str(n) for n in range(size)])
+    return verdict(found, found.p, tolerance, same=False)[0]
+
+
+def lost() -> None:
+    tolerances = (0.01, 0.02, 0.05)
+    print("| questions |" + "".join(f" tolerance {each} |" for each in tolerances))
+    print("|--:|" + "--:|" * len(tolerances))
+    for size in (100, 200, 400, 1000):
+        cells = []
+        for tolerance in tolerances:
+            verdicts = [said(size, count, tolerance) for count in range(1, size // 4)]
+            good = next(n for n, each in enumerate(verdicts) if each != "no regression")
+            cells.append(f"{good} / {verdicts.index('regression') + 1}")
+        print(f"| {size} | {' | '.join(cells)} |", flush=True)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[7405, 100_000])
     parser.add_argument("--coverage", action="store_true")
     parser.add_argument("--worlds", type=int, default=1000)
+    parser.add_argument("--lost", action="store_true")
     given = parser.parse_args()
-    coverage(given.worlds) if given.coverage else costs(given.sizes)
+    if given.lost:
+        lost()
+    elif given.coverage:
+        coverage(given.worlds)
+    else:
+        costs(given.sizes)

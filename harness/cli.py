@@ -43,6 +43,9 @@ MANY = ("--task", "--system", "--metric", "--set")
 SINGLE = ("submit", "score-file", "claims", "import", "export")
 """Commands whose options take one word."""
 
+RESUMED = {"run", "repeat", "latency", "train", "claims", "challenge run"}
+"""Commands that keep what was finished when they are interrupted, and go on from there."""
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -782,31 +785,35 @@ def compare(
 
     Not comparable (other data, questions, scorers, depths, dtype): exit 2 and the reasons.
     """
-    from harness.report.compare import compare, written_comparisons
+    from harness.report.compare import check_tolerances, compare, remarks
     from harness.report.gate import loosened, read_tolerances
-    from harness.report.snapshot import accept, accepted_tolerances, check_accept
+    from harness.report.snapshot import accept, check_accept, last_accepted, restore
+    from harness.report.verdicts import written_comparisons
 
     raise_together(_extra(context))
-    if accept_:
-        check_accept(base, new, reason)
+    if restore(base):
+        typer.echo(f"{base}: an interrupted --accept had put it aside; it is back.", err=True)
     tolerances = read_tolerances(tolerance_file) if tolerance_file else []
+    if accept_:
+        check_accept(base, new, reason, whole=not (baseline or system or task or metric))
+    found = []
     if accept_ and not base.exists():
-        accept(base, new, reason, tolerances)
-        typer.echo(f"{base}: the first base is {new}")
-        return
-    found = compare(
-        base, new, baseline=baseline, systems=system, tasks=task, metrics=metric,
-        tolerances=tolerances,
-    )  # fmt: skip
-    cases = [(each.task, each.new, each.metric) for each in found]
-    raise_together(loosened(tolerances, accepted_tolerances(base), cases))
-    if as_json:
-        typer.echo(json.dumps([each.as_json() for each in found], indent=1))
+        check_tolerances(tolerances, new)
     else:
-        typer.echo(written_comparisons(found))
+        only: Any = {"baseline": baseline, "systems": system, "tasks": task}
+        found = compare(base, new, metrics=metric, tolerances=tolerances, **only)
+        cases = [(each.task, each.new, each.metric) for each in found]
+        raise_together(loosened(tolerances, last_accepted(base), cases))
+        typer.echo(
+            json.dumps([each.as_json() for each in found], indent=1)
+            if as_json
+            else written_comparisons(found)
+        )
+        for note in remarks(base, new, found, tolerances=tolerances, **only):
+            typer.echo(note, err=True)
     if accept_:
         accept(base, new, reason, tolerances)
-        typer.echo(f"{base}: accepted {new}")
+        typer.echo(f"{base}: accepted {new}{'' if found else ' as the first base'}", err=as_json)
     verdicts = {each.verdict for each in found}
     if fail and not accept_:
         raise typer.Exit(1 if "regression" in verdicts else 4 if "inconclusive" in verdicts else 0)
@@ -923,8 +930,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     if code == 130:
-        print(
-            "harness: interrupted. What was finished is kept: the same command goes on from there.",
-            file=sys.stderr,
-        )
+        kept = " What was finished is kept: the same command goes on from there."
+        resumed = RESUMED & {*argv[:1], " ".join(argv[:2])}
+        print(f"harness: interrupted.{kept if resumed else ''}", file=sys.stderr)
     return code if isinstance(code, int) else 0

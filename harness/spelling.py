@@ -135,6 +135,11 @@ def file_and_class(name: str) -> tuple[Path, str]:
     return Path(unquote(path)), cls
 
 
+def is_named(task: str, typed: str) -> bool:
+    """Whether a task, as it is spelled, is what was typed: its options may be left out."""
+    return typed in (task, task.partition(":")[0])
+
+
 def parse_pipeline(text: str) -> Pipeline:
     """Read ``stage+stage+…``; `HarnessError` if it is not of that form."""
     stages = []

@@ -150,6 +150,17 @@ def test_interrupted_it_says_how_to_go_on(capsys, monkeypatch) -> None:
     assert "same command goes on" in capsys.readouterr().err
 
 
+def test_interrupted_where_nothing_is_kept_it_does_not_say_so(capsys, monkeypatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("harness.report.compare.compare", interrupted)
+    monkeypatch.setattr("harness.verify.checks.verify", interrupted)
+    for words in (["compare", "a", "b"], ["verify", "x.zip"]):
+        assert main(words) == 130
+        assert capsys.readouterr().err == "harness: interrupted.\n"
+
+
 def test_unscored_runs_are_told_how_to_be_scored(capsys) -> None:
     from harness import api
 

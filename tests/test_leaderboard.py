@@ -19,7 +19,8 @@ from harness import api, registry
 from harness.cli import main
 from harness.data import HarnessError
 from harness.report.board import Markup, render, tag
-from harness.report.leaderboard import Board, Ranked, leaderboard, not_zero_shot
+from harness.report.leaderboard import Board, Ranked, leaderboard
+from harness.report.training import not_zero_shot
 from harness.score.ranks import rank_intervals
 from harness.score.results import read_scores
 
@@ -143,7 +144,27 @@ def test_rerun_is_told_in_the_badge_with_its_seed(made) -> None:
         (["Hotpot QA"], "hotpotqa", True),
         (["MS MARCO v1"], "msmarco-dev", True),
         (["Natural Questions", "TriviaQA"], "triviaqa-long", True),
+        (["Microsoft MARCO"], "msmarco-qa", True),
+        (["Microsoft MAchine Reading COmprehension"], "msmarco-dl19", True),
+        (["msmarco-passage/train"], "msmarco-dev", True),
+        (["MSMARCOv2.1"], "msmarco-qa", True),
+        (["2Wiki"], "2wikimultihopqa", True),
+        (["2WikiMultihopQA (train)"], "2wikimultihopqa", True),
+        (["2wiki_multihop"], "2wikimultihopqa", True),
+        (["MuSiQue-Ans"], "musique", True),
+        (["hotpot_train_v1.1.json"], "hotpotqa", True),
+        (["SciFact"], "jsonl:/data/beir/scifact", True),
+        (["NQ", "FiQA"], "jsonl:/data/beir/scifact", False),
+        (["hotpotqa"], "jsonl:/data/beir/hotpotqa", True),
+        (["SQuAD 2.0"], "squad", True),
+        (["SQuAD 2.0"], "my-squad", False),
+        (["WikiHop", "Wikipedia"], "2wikimultihopqa", False),
+        (["all-MiniLM-L6-v2"], TASK, False),
+        (["administrative rulings", "answers of GPT-4o mini"], TASK, False),
         (["the mini world"], TASK, True),
+        (["mini"], TASK, True),
+        (["mini-triviaqa-long"], TASK, True),
+        (["Mini HotpotQA, 9,000 worlds"], TASK, True),
         (["mini-hotpotqa"], "hotpotqa", False),
         (["HotpotQA"], TASK, False),
         (["SQuAD"], "hotpotqa", False),

@@ -87,6 +87,20 @@ def test_p_never_is_zero_and_the_same_answers_have_one() -> None:
     assert np.isnan(same.visible)
 
 
+def test_a_difference_that_is_the_same_everywhere_has_an_interval_that_few_groups_widen() -> None:
+    base = np.full(300, 0.5)
+    widths = []
+    for count in (2, 10, 100):
+        found = paired(base, base - 0.1, named(np.arange(300) % count))
+        share = 1 - 0.05 ** (1 / count)  # of groups that may be otherwise, at most
+        assert found.low == pytest.approx((1 - share) * -0.1 - share)
+        assert found.high == pytest.approx((1 - share) * -0.1 + share)
+        assert np.isnan(found.visible)
+        widths.append(found.high - found.low)
+    assert widths[0] > 1.5 > widths[1] > widths[2] and widths[2] < 0.06
+    assert np.isnan(paired(base, base - 0.1, ["one"] * 300).low)
+
+
 def test_holm_is_as_its_definition_says() -> None:
     rng = np.random.default_rng(7)
     for size in rng.integers(1, 12, 10_000):

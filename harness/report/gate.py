@@ -5,8 +5,8 @@
       - {task: mini-msmarco, system: "rico*", metric: RR@10, tolerance: 0.05, date: …, reason: …}
 
 The last one that fits counts, as in a .gitignore; ``*`` stands for any letters. A base that was
-accepted (`harness.report.snapshot`) knows what was tolerated then: a looser tolerance needs a later
-date and a reason of its own.
+accepted (`harness.report.snapshot`) knows what was tolerated then: a looser tolerance needs a
+reason of its own and a date that is not before that day, nor in the future.
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime, timedelta, timezone
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
 from harness.data import HarnessError
 from harness.score.paired import Paired
+from harness.spelling import is_named
 
+Case = tuple[str, str, str]
+"""Task, system and metric of a comparison."""
 Verdict = Literal["no regression", "regression", "inconclusive"]
 LEVEL = 0.05
 """Of the test; intervals are at 1 - LEVEL."""
@@ -43,12 +46,25 @@ class Tolerance:
 
     def fits(self, task: str, system: str, metric: str) -> bool:
         """Whether it is meant for a comparison. A task without its options names them all."""
-        tasks = fnmatchcase(task, self.task) or task.partition(":")[0] == self.task
+        tasks = fnmatchcase(task, self.task) or is_named(task, self.task)
         return tasks and fnmatchcase(system, self.system) and fnmatchcase(metric, self.metric)
 
     def as_json(self) -> dict[str, Any]:
         """As it stands in a file, the date as text."""
         return {**vars(self), "date": self.date.isoformat()}
+
+    def __str__(self) -> str:
+        parts = (f"{name}: {getattr(self, name)}" for name in ("task", "system", "metric"))
+        named = (part for part in parts if not part.endswith(": *"))
+        return f"{{{', '.join([*named, f'tolerance: {self.tolerance:g}'])}}}"
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """When a base was accepted last, and what was tolerated then."""
+
+    date: date
+    tolerances: tuple[Tolerance, ...]
 
 
 UNSAID = Tolerance(0.01, date.min, "no tolerance file was given")
@@ -87,6 +103,7 @@ def tolerance_of(entry: Any, place: str) -> Tolerance:
             (bool(kinds), f"its {' and '.join(kinds)} cannot be read"),
             (type(size) not in (int, float) or not 0 <= size < 1, "its tolerance is not in 0..1"),
             ("date" not in entry, "it has no date"),
+            (_in_future(entry.get("date")), "its date is in the future"),
             (not str(entry.get("reason", "")).strip(), "it has no reason"),
         ]
         wrong = next((reason for is_so, reason in reasons if is_so), "")
@@ -103,24 +120,53 @@ def tolerance_for(
     return fitting[-1] if fitting else UNSAID
 
 
-def loosened(
-    now: Sequence[Tolerance], then: Sequence[Tolerance], cases: Iterable[tuple[str, str, str]]
-) -> list[HarnessError]:
-    """Which of now's tolerances let more pass than then's without saying why.
+def _in_future(day: Any) -> bool:
+    """Whether it is not yet that day anywhere on earth."""
+    return isinstance(day, date) and day > datetime.now(timezone(timedelta(hours=14))).date()
 
-    cases: task, system and metric of what is compared
+
+def fitless(tolerances: Sequence[Tolerance], cases: Iterable[Case]) -> list[HarnessError]:
+    """Those that fit nothing that could be compared: a name is misspelt, or no longer used."""
+    every = list(dict.fromkeys(cases))
+    found = [each for each in tolerances if not any(each.fits(*case) for case in every)]
+    names = ("tasks", "systems", "metrics")
+    there = zip(names, zip(*every, strict=True), strict=False)
+    known = "; ".join(f"{name} {', '.join(dict.fromkeys(values))}" for name, values in there)
+    return [
+        HarnessError(
+            f"the tolerance {each} fits nothing in these runs.",
+            f"Mend its names, or take it out. There are {known}.",
+        )
+        for each in found
+    ]
+
+
+def unused(tolerances: Sequence[Tolerance], cases: Iterable[Case]) -> list[Tolerance]:
+    """Those that count for none of the cases."""
+    counting = {id(tolerance_for(tolerances, *case)) for case in cases}
+    return [each for each in tolerances if id(each) not in counting]
+
+
+def loosened(
+    now: Sequence[Tolerance], then: Accepted | None, cases: Iterable[Case]
+) -> list[HarnessError]:
+    """Which of now's tolerances let more pass than those of the accepted base without saying why.
+
+    then: None for a base that was never accepted; nothing is compared with it
     """
-    latest = max((each.date for each in then), default=date.min)
-    reasons = {each.reason for each in then}
+    if then is None:
+        return []
+    reasons = {each.reason for each in then.tolerances}
     found = {}
     for case in cases:
-        new, old = tolerance_for(now, *case), tolerance_for(then, *case)
-        said = new.date >= latest and new.reason not in reasons
-        if then and new.tolerance > old.tolerance and not said:
+        new, old = tolerance_for(now, *case), tolerance_for(then.tolerances, *case)
+        said = new.date >= then.date and new.reason not in reasons
+        if new.tolerance > old.tolerance and not said:
+            mend = f"Give it a reason of its own and a date from {then.date} on."
             found[new] = HarnessError(
                 f"{case[2]} of {case[1]} on {case[0]} may fall by {new.tolerance:g}, by "
                 f"{old.tolerance:g} when the base was accepted, and no reason is given for that.",
-                "Give that tolerance a reason of its own and the date of today.",
+                "Give the --tolerance-file." if new is UNSAID else mend,
             )
     return list(found.values())
 

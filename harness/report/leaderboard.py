@@ -9,11 +9,10 @@ listed with these. Latency is self-reported and ranks nothing. How it looks: `ha
 
 from __future__ import annotations
 
-import re
 import secrets
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from harness.data import DATA, HarnessError
 from harness.report.latency import Latency
 from harness.report.latency import records as latencies
 from harness.report.tables import BOUNDS, VISIBLE, Record, Table, tables
+from harness.report.training import not_zero_shot
 from harness.run.progress import Progress, silent
 from harness.score.intervals import Floats
 from harness.score.ranks import Ranks, rank_intervals
@@ -225,19 +225,3 @@ def _ranks(pile: _Pile) -> dict[tuple[str, str], Ranks]:
         for key, pair in keys.items()
     }
     return {keys[key]: ranks for key, ranks in rank_intervals(values, groups).items()}
-
-
-def not_zero_shot(training: Sequence[str], task: str) -> bool:
-    """Whether a data set that the submitter names is the one that a task asks about.
-
-    Names are compared by their letters and digits: "Hotpot QA (train)" is that of hotpotqa; for a
-    mini task, whatever names the mini world.
-    """
-    name = parse_spelled(task).name
-    mini = name.startswith("mini-")
-    own = "mini" if mini else re.sub(r"[^a-z0-9]", "", name.partition("-")[0])
-    for each in training:
-        said = re.sub(r"[^a-z0-9]", "", each.lower())
-        if own in said and (mini or not said.startswith("mini")):
-            return True
-    return False

@@ -4,7 +4,8 @@
     BASE/accepted.jsonl                           a line each time it was replaced: when, why, what
                                                   was tolerated
 
-When and where the accepted run was made is left out of its manifest.
+When and where the accepted run was made is left out of its manifest. Nothing but an accepted base
+is ever replaced.
 """
 
 from __future__ import annotations
@@ -12,75 +13,150 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Any
 
-from harness.data import HarnessError
-from harness.report.gate import Tolerance
+from harness.data import HarnessError, raise_together
+from harness.report.gate import Accepted, Tolerance
 from harness.score.results import read_manifest, score_heads
 
 ACCEPTED = "accepted.jsonl"
+STAGING = ".accepting"
+"""Behind a base's name: the folder beside it in which ``new`` waits, and ``old`` until it is in
+place."""
 
 
-def check_accept(base: Path, new: Path, reason: str) -> None:
-    """`HarnessError` if a run cannot take the place of a base."""
+def check_accept(base: Path, new: Path, reason: str, whole: bool = True) -> None:
+    """`HarnessError`, with all reasons, if a run cannot take the place of a base.
+
+    whole: all of the base is compared with it
+    """
+    mistakes = []
+    if not whole:
+        mistakes.append(
+            HarnessError(
+                "--accept replaces the whole base, so all of it is compared.",
+                "Leave out --baseline, --system, --task and --metric.",
+            )
+        )
     if not reason.strip():
-        raise HarnessError("a base is accepted for a reason.", 'Write --reason "why it changed".')
-    if base.resolve() == new.resolve():
-        raise HarnessError(f"{new} is the base itself.", "Accept another run.")
-    if base.exists():
-        read_manifest(base)  # nothing but a run is replaced
+        mistakes.append(
+            HarnessError("a base is accepted for a reason.", 'Write --reason "why it changed".')
+        )
+    place, run, here = base.resolve(), new.resolve(), Path.cwd()
+    if place == run:
+        mistakes.append(HarnessError(f"{new} is the base itself.", "Accept another run."))
+    elif run.is_relative_to(place):
+        mistakes.append(HarnessError(f"{new} is in {base}, which is replaced.", "Move it out."))
+    if here.is_relative_to(place):
+        mistakes.append(
+            HarnessError(
+                f"the folder that you are in is {'' if here == place else 'in '}the base, which is "
+                "replaced.",
+                "Go out of it with `cd`, and name the base from there.",
+            )
+        )
+    elif base.exists() and not (base / ACCEPTED).is_file():
+        mistakes.append(
+            HarnessError(
+                f"{base} is no accepted base (it has no {ACCEPTED}), so it is not replaced.",
+                "Name a folder that does not exist: the run is copied there as the first base.",
+            )
+        )
+    raise_together(mistakes)
     score_heads(new)
 
 
 def accept(base: Path, new: Path, reason: str, tolerances: Sequence[Tolerance]) -> None:
-    """Put a scored run in the place of a base, or where there is none yet.
+    """Put a scored run in the place of an accepted base, or where there is nothing yet.
 
-    Only what comparing reads is copied. Renamed into place when whole: interrupted, the old base
-    or the new one stands there.
+    Only what comparing reads is copied, and takes the base's place when it is whole. Whatever
+    happens, the old base or the new one stands there: if not at once, after `restore`.
     """
-    base = base.resolve()
     check_accept(base, new, reason)
-    tolerances = tolerances or (accepted_tolerances(base) if base.exists() else [])
-    line = {
-        "date": datetime.now(UTC).date().isoformat(),
+    base = base.resolve()
+    staging = _cleared(base)
+    before = last_accepted(base)
+    told = {
+        "date": date.today().isoformat(),
         "reason": reason.strip(),
-        "tolerances": [each.as_json() for each in tolerances],
+        "tolerances": [
+            each.as_json() for each in tolerances or (before.tolerances if before else ())
+        ],
     }
-    part, old = base.with_name(f"{base.name}.part"), base.with_name(f"{base.name}.old")
-    for rest in (part, old):
-        shutil.rmtree(rest, ignore_errors=True)
-    for path in _kept(new):
-        place = part / path.relative_to(new)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, place)
-    told = json.dumps(_timeless(read_manifest(new)), indent=1, ensure_ascii=False)
-    (part / "manifest.json").write_text(f"{told}\n", encoding="utf-8")
-    log = base / ACCEPTED
-    before = log.read_text(encoding="utf-8") if log.exists() else ""
-    text = f"{before}{json.dumps(line, ensure_ascii=False)}\n"
-    (part / ACCEPTED).write_text(text, encoding="utf-8")
-    if base.exists():
-        base.rename(old)
-    part.rename(base)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def accepted_tolerances(base: Path) -> list[Tolerance]:
-    """What was tolerated when a base was accepted last; none if it never was."""
+    staging.mkdir(parents=True)
     try:
-        last = json.loads((base / ACCEPTED).read_text(encoding="utf-8").splitlines()[-1])
-        return [
+        _copy(new, staging / "new", _log(base) + json.dumps(told, ensure_ascii=False) + "\n")
+        if base.exists():
+            base.rename(staging / "old")
+        (staging / "new").rename(base)
+    finally:
+        _cleared(base)
+
+
+def restore(base: Path) -> bool:
+    """Put the old base back that an `accept`, killed at its last step, left beside its place."""
+    old = _staging(base.resolve()) / "old"
+    if base.exists() or not (old / ACCEPTED).exists():
+        return False
+    old.rename(base.resolve())
+    return True
+
+
+def _cleared(base: Path) -> Path:
+    """The staging folder of a base, gone if an `accept` left it, the old base back in its place."""
+    staging = _staging(base)
+    restore(base)
+    if staging.exists():
+        if not staging.is_dir() or {each.name for each in staging.iterdir()} - {"old", "new"}:
+            raise HarnessError(f"{staging} is in the way.", "Move it elsewhere.")
+        shutil.rmtree(staging)
+    return staging
+
+
+def last_accepted(base: Path) -> Accepted | None:
+    """When a base was accepted last and what was tolerated; None if it never was."""
+    if not (lines := _log(base).splitlines()):
+        return None
+    try:
+        last = json.loads(lines[-1])
+        tolerances = [
             Tolerance(**{**each, "date": date.fromisoformat(each["date"])})
             for each in last["tolerances"]
         ]
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        return Accepted(date.fromisoformat(last["date"]), tuple(tolerances))
+    except (ValueError, KeyError, TypeError) as error:
         raise HarnessError(
             f"cannot read {base / ACCEPTED} ({error}).", "Restore it from your repository."
         ) from error
+
+
+def _staging(base: Path) -> Path:
+    return base.with_name(base.name + STAGING)
+
+
+def _log(base: Path) -> str:
+    """The lines of a base's log; none if there is none."""
+    try:
+        return (base / ACCEPTED).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+    except ValueError as error:
+        raise HarnessError(
+            f"cannot read {base / ACCEPTED} ({error}).", "Restore it from your repository."
+        ) from error
+
+
+def _copy(run: Path, place: Path, log: str) -> None:
+    """The files of a run that comparing reads, and a log."""
+    for path in _kept(run):
+        copy = place / path.relative_to(run)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+    told = json.dumps(_timeless(read_manifest(run)), indent=1, ensure_ascii=False)
+    (place / "manifest.json").write_text(f"{told}\n", encoding="utf-8")
+    (place / ACCEPTED).write_text(log, encoding="utf-8")
 
 
 def _timeless(manifest: Mapping[str, Any]) -> dict[str, Any]:

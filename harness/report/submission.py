@@ -26,7 +26,7 @@ from harness.score.official import BENCHMARKS
 from harness.score.results import read_manifest
 from harness.score.scoring import data_of, given
 from harness.score.validity import validate
-from harness.spelling import parse_spelled
+from harness.spelling import is_named, parse_spelled
 
 Entry = Mapping[str, Any]
 """What a manifest says of one pipeline on one task."""
@@ -142,7 +142,7 @@ def only(entries: Sequence[Entry], fmt: str) -> Entry:
 
 def _is(entry: Entry, name: str, value: str) -> bool:
     """Whether a part of an entry is what was typed; a task may be named without its options."""
-    return entry[name] == value or (name == "task" and entry[name].partition(":")[0] == value)
+    return is_named(entry[name], value) if name == "task" else entry[name] == value
 
 
 def _told(entries: Iterable[Entry], names: Iterable[str]) -> str:
