@@ -72,19 +72,34 @@ LENIENT = {"ignore_unknown_options": True, "allow_extra_args": True}
 @app.command("list")
 def list_(
     what: Annotated[
-        str, typer.Argument(help="tasks, systems, recipes or judges; the first two if left out.")
+        str,
+        typer.Argument(
+            help="tasks, systems, recipes, judges or reported; the first two if left out."
+        ),
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Show the tasks, systems, recipes and judges that can be named, with their options."""
+    """Show the tasks, systems, recipes and judges that can be named, with their options.
+
+    reported: the numbers that papers print, in tables of their own, never ranked with ours.
+    """
     from harness.listing import listing, text
 
+    if what == "reported":
+        typer.echo(_reported(as_json))
+        return
     if what not in ("", "tasks", "systems", "recipes", "judges"):
         raise HarnessError(
-            f"there is no list of {what!r}.", "Say tasks, systems, recipes or judges."
+            f"there is no list of {what!r}.", "Say tasks, systems, recipes, judges or reported."
         )
     found = listing(["tasks", "systems"] if not what else [what])
     typer.echo(json.dumps(found, indent=1) if as_json else text(found))
+
+
+def _reported(as_json: bool) -> str:
+    from harness.report.reported import reported, text
+
+    return json.dumps([asdict(each) for each in reported()], indent=1) if as_json else text()
 
 
 @app.command()
