@@ -539,10 +539,13 @@ def score_file_(
     data: Data = DATA,
 ) -> None:
     """Score a prediction file, yours or anybody's, as its benchmark's official script does."""
-    from harness.score.submitted import origin, score_against
+    from harness.report.sheet import MINI
+    from harness.score.submitted import generated, origin, score_against
 
     report = score_against(file, task, style, split, data, gold, aliases)
-    note = f"official script's arithmetic, {origin(task, split, gold)}; not a leaderboard entry"
+    against = origin(task, split, gold, report)
+    note = f"official script's arithmetic, {against}; not a leaderboard entry"
+    note += f"; {MINI}" if generated(task, gold) else ""
     if as_json:
         typer.echo(json.dumps({"task": task, "note": note, **asdict(report)}, indent=1))
         return

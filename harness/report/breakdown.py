@@ -1,7 +1,8 @@
 """Scores by kind of question: hops, gold passages, rank of the first gold, and the like.
 
 A kind is known from the prepared data alone; where it cannot be told (hops, but for benchmarks that
-spell them in their ids), there is no table of it. Each mean stands with its interval and its n.
+spell them in their ids), there is no table of it. Each mean stands with its interval and its n, and
+under the table the kind of gold.
 """
 
 from __future__ import annotations
@@ -62,7 +63,12 @@ def _sheet(table: Cases, name: str, kind: Kind) -> Sheet:
             row = [cells[value].get(metric, "–") if value in cells else "–" for value in order]
             if set(row) != {"–"}:
                 rows.append((system, metric, *row))
-    return Sheet(f"By {name}", ("system", "metric", *order), tuple(rows))
+    return Sheet(f"By {name}", ("system", "metric", *order), tuple(rows), (_key(table),))
+
+
+def _key(table: Cases) -> str:
+    kinds = "+".join(sorted({case.gold.kind for case in table.cases}))
+    return f"Mean (95 % interval) n=questions. Gold: official for answers, {kinds} for rankings."
 
 
 def _order(value: str) -> tuple[bool, float, str]:

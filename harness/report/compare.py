@@ -61,6 +61,7 @@ class Question:
 class Comparison:
     """A metric of two systems on one sample of questions.
 
+    gold:    its kind, of what the metric is judged by
     p:       of the sign-flip test, adjusted by Holm for all comparisons of this command
     changed: questions whose rows differ, by kind of change; None: two systems, not one
     p50_ms:  of both, where one latency pass measured both; else None
@@ -71,6 +72,7 @@ class Comparison:
     setting: str
     generated: bool
     metric: str
+    gold: str
     base: str
     new: str
     base_mean: float
@@ -367,6 +369,7 @@ class _Tested:
 
     pair: Pair
     metric: str
+    gold: str
     ids: list[str]
     before: Floats
     after: Floats
@@ -392,11 +395,13 @@ def _tested(
     if pair[0]["system"] == pair[1]["system"]:
         rows = one.rows(pair[0]), other.rows(pair[1])
         changed = {each.id: each.kinds for each in changed_rows(*rows, yours.ids)}
+    ranked = other.heads[sample]["ranking_metrics"]
     for metric in metrics:
+        gold = "+".join(sorted(yours.golds)) if metric in ranked else "official"
         before = np.array(mine.values[metric])[order]
         after = np.array(yours.values[metric])
         found = paired(before, after, yours.groups, seed)
-        yield _Tested(pair, metric, yours.ids, before, after, found, changed)
+        yield _Tested(pair, metric, gold, yours.ids, before, after, found, changed)
 
 
 def _same_rows_other_scores(each: _Tested) -> list[HarnessError]:
@@ -427,6 +432,7 @@ def _comparison(
         yours["setting"],
         yours["generated"],
         each.metric,
+        each.gold,
         mine["system"],
         yours["system"],
         float(before[there].mean()),
@@ -496,7 +502,7 @@ def written_comparisons(found: Sequence[Comparison], style: Style = "table") -> 
     several = any(each.base != each.new for each in found)
     same = sum(each.because == SAME for each in found)
     heads = ("system", "metric", "base", "new", "difference", "p (Holm)", "won/tied/lost",
-             "n (groups)", "80 % power", "verdict")  # fmt: skip
+             "n (groups)\ngold", "80 % power", "verdict")  # fmt: skip
     parts = []
     for title in dict.fromkeys(titled(each, each.generated) for each in found):
         rows = [_row(each) for each in found if titled(each, each.generated) == title]
@@ -525,7 +531,7 @@ def _row(each: Comparison) -> tuple[str, ...]:
         f"{found.difference:+.3f}{interval}",
         f"{each.p:.2g}",
         f"{found.wins}/{found.ties}/{found.losses}",
-        f"{found.n} ({found.groups})",
+        f"{found.n} ({found.groups})\n{each.gold}",
         "–" if math.isnan(found.visible) else f"{found.visible:.3f}",
         each.verdict,
     )

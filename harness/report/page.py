@@ -164,7 +164,8 @@ def _lost_sheet(lost: Mapping[str, Sequence[str | None]]) -> Sheet:
 
 
 def _costs(asked: Cases) -> Sheet | None:
-    """The mean of what systems count, over the questions that they count it for."""
+    """The mean of what systems count, over the questions that they count it for; the last column
+    is the most questions that one of them has."""
     found: dict[str, dict[str, list[float]]] = {}
     for system in asked.entries:
         for case in asked.cases:
@@ -175,11 +176,15 @@ def _costs(asked: Cases) -> Sheet | None:
     if not names:
         return None
     rows = [
-        (system, *(f"{sum(e[n]) / len(e[n]):.1f}" if n in e else "–" for n in names))
+        (
+            system,
+            *(f"{sum(e[n]) / len(e[n]):.1f}" if n in e else "–" for n in names),
+            str(max(map(len, e.values()))),
+        )
         for system, e in found.items()
     ]
-    heads = (name.replace("_", " ") for name in names)
-    return Sheet("What was read and written, mean of a question", ("system", *heads), tuple(rows))
+    heads = ("system", *(name.replace("_", " ") for name in names), "questions")
+    return Sheet("What was read and written, mean of a question", heads, tuple(rows))
 
 
 # --- questions ------------------------------------------------------------------------
