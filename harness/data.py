@@ -281,7 +281,8 @@ class RawQuestion:
     """One question in native ids, and the place (``file:line``) it was read from.
 
     ``candidates`` makes the pool; ``relevance`` grades documents of a corpus with native ids, and
-    a question uses one of the two. The other fields are those of `Gold`.
+    a question uses one of the two. ``labels``: what its benchmark says of its sort (type, level,
+    hops), for tables alone. The other fields are those of `Gold`.
     """
 
     id: str
@@ -293,6 +294,7 @@ class RawQuestion:
     triples: tuple[GoldTriple, ...] | None = None
     answerable: bool = True
     where: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass

@@ -7,6 +7,7 @@ import random
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from itertools import pairwise, product
 from pathlib import Path
@@ -22,7 +23,7 @@ from harness import api, registry
 from harness.cli import main
 from harness.data import Answer, Document, Evidence, HarnessError, Loaded, Row
 from harness.prepare import prepare, read_gold
-from harness.report.breakdown import hops, question_word
+from harness.report.breakdown import UNLABELLED, question_word
 from harness.report.charts import bars, pareto, tradeoff
 from harness.report.page import LONGEST, as_json, fingerprint, page
 from harness.report.show import show, visible
@@ -284,8 +285,51 @@ def test_the_first_question_word_counts(text: str, word: str) -> None:
     assert question_word(text) == word
 
 
-def test_hops_are_told_where_an_id_spells_them() -> None:
-    assert [hops(each) for each in ("3hop1__1_2_3", "2hop__4_5", "hotpot")] == ["3", "2", ""]
+class Labelled(Mini):
+    """Every third question is a comparison; of the first it is not known."""
+
+    name = "labelled"
+
+    def load(self, source: Path | None, split: str, limit: int | None) -> Loaded:
+        types = ("comparison", "bridge", "bridge")
+        found = [
+            replace(each, labels={"question type": types[n % 3], "level": "hard"} if n else {})
+            for n, each in enumerate(toy_questions())
+        ]
+        return Loaded(found)
+
+
+def test_what_a_benchmark_says_of_its_questions_has_tables() -> None:
+    registry.register("tasks", "labelled")(Labelled)
+    folder = a_scored_run("labelled")
+    found, (table,) = parsed(folder)
+    heads, *rows = found.tables["By question type"]
+    assert heads == ["system", "metric", "bridge", "comparison", "not known"]
+    for row in rows:
+        assert [cell.rpartition("n=")[2] for cell in row[2:]] == ["26", "13", "1"]
+    types = {q["id"]: q.get("labels", {}).get("question type") for q in table["questions"]}
+    lines = map(json.loads, (folder / "scores.jsonl").read_text().splitlines())
+    em = [
+        line["metrics"]["EM"]
+        for line in lines
+        if line["system"] == "bm25+one@2" and types[line["id"]] == "bridge"
+    ]
+    assert len(em) == 26 and 0 < sum(em) < 26
+    (shown,) = [row for row in rows if row[:2] == ["bm25+one@2", "EM"]]
+    assert shown[2].startswith(f"{sum(em) / 26:.3f} (")
+    query_id = next(each for each, name in types.items() if name == "comparison")
+    assert "question type: comparison, level: hard" in show(folder, query_id)
+
+
+def test_data_prepared_before_labels_were_kept_says_that_they_are_not_known() -> None:
+    folder = a_scored_run()
+    found, _ = parsed(folder)
+    assert UNLABELLED not in unescape(Path("page.html").read_text())
+    (prepare("made") / "labels.jsonl").unlink()
+    without, _ = parsed(folder)
+    assert without.tables == found.tables
+    assert UNLABELLED in unescape(Path("page.html").read_text())
+    assert "question" in show(folder, queries("made")[0]["id"])
 
 
 # --- texts ----------------------------------------------------------------------------
@@ -572,6 +616,17 @@ def test_filters_find_what_the_scores_say(browser: Browser) -> None:
     choose(browser, "sort", "worst")
     worst = browser.run("document.querySelector('#list small').textContent")
     assert worst.startswith("0 of 2")
+
+
+def test_questions_are_found_by_what_their_benchmark_says_of_them(browser: Browser) -> None:
+    registry.register("tasks", "labelled")(Labelled)
+    opened(browser, a_scored_run("labelled"))
+    browser.run("document.getElementById('search').focus()")
+    browser.write("comparison")
+    assert count(browser) == 13
+    browser.run("document.querySelector('#list button').click()")
+    told = browser.run("document.querySelector('#detail .note').textContent")
+    assert told.endswith(" · question type: comparison · level: hard")
 
 
 def test_gold_is_marked_and_answers_are_highlighted(browser: Browser) -> None:

@@ -48,6 +48,8 @@ def _told(table: Cases, case: Case) -> Iterator[str]:
     yield titled(table.sample, table.generated)
     documents = passages(table, documents_of(case))
     yield f"question {case.id}: {texts(table).get(case.id, '')}"
+    if case.labels:
+        yield ", ".join(f"{name}: {label}" for name, label in case.labels.items())
     answers = " · ".join(case.gold.answers) or "(none known)"
     yield f"gold answer: {answers}" + ("" if case.gold.answerable else " (not answerable)")
     for doc_id in case.relevant:
