@@ -396,6 +396,42 @@ def test_the_page_of_real_data_has_no_text_of_it_unless_asked() -> None:
     assert "--texts" not in Path("page.html").read_text()
 
 
+def looking(row: Row) -> Row:
+    """As RetroLLM does: says which places it looked into, here in a passage that nobody ranks."""
+    return replace(row, extras={"windows": [[other_than(row), 4, 9, 0.87654321]]})
+
+
+def other_than(row: Row) -> str:
+    used = {hit.id for hit in row.hits} | set(row.read)
+    return next(each["id"] for each in _documents() if each["id"] not in used)
+
+
+def test_what_was_looked_into_is_pointed_at_with_and_without_texts() -> None:
+    folder = a_scored_run("toy", change=looking)
+    texts = {each["id"]: each["text"] for each in _documents()}
+    for given in (False, True):
+        _, (table,) = parsed(folder, texts=given)
+        doc_id, *rest = table["systems"][0]["said"][0]["extras"]["windows"][0]
+        assert doc_id in table["docs"] and rest == [4, 9, 0.8765]
+        if given:
+            assert table["texts"][table["docs"].index(doc_id)][1] == texts[doc_id]
+    told = show(folder, table["questions"][0]["id"])
+    assert re.search(
+        rf"  window: {doc_id} Title .* 4–9 0.8765: {texts[doc_id][4:9]}\n", told + "\n"
+    )
+    assert "windows" not in told
+
+
+@pytest.mark.parametrize(
+    "odd", ["x", [3], [["d", 1, 2]], [["d", "1", 2, 3.0]], [[1, 1, 2, 3.0]], {}]
+)
+def test_windows_of_another_form_are_shown_as_they_are(odd: object) -> None:
+    folder = a_scored_run(change=lambda row: replace(row, extras={"windows": odd}))
+    _, (table,) = parsed(folder)
+    assert table["systems"][0]["said"][0]["extras"]["windows"] == odd
+    assert "  windows: " in show(folder, table["questions"][0]["id"])
+
+
 def _documents() -> list[dict[str, Any]]:
     from harness.prepare import corpus_folder
 
@@ -627,6 +663,16 @@ def test_questions_are_found_by_what_their_benchmark_says_of_them(browser: Brows
     browser.run("document.querySelector('#list button').click()")
     told = browser.run("document.querySelector('#detail .note').textContent")
     assert told.endswith(" · question type: comparison · level: hard")
+
+
+def test_windows_show_their_text(browser: Browser) -> None:
+    opened(browser, a_scored_run("toy", change=looking), texts=True)
+    browser.run("document.querySelector('#list button').click()")
+    browser.run("document.querySelectorAll('#detail details').forEach((d) => d.open = true)")
+    heads = "[...document.querySelectorAll('#detail h5')].find((e) => e.textContent === 'Windows')"
+    (said,) = [browser.run(f"{heads}.nextSibling.textContent")]
+    assert re.fullmatch(r"Title \d+ \d 4–9 0.8765: .{5}", said)
+    assert browser.errors == []
 
 
 def test_gold_is_marked_and_answers_are_highlighted(browser: Browser) -> None:

@@ -247,7 +247,8 @@ def passages(table: Cases, ids: Iterable[str]) -> dict[str, Document]:
 
 
 def documents_of(case: Case) -> list[str]:
-    """Ids of the documents that matter to a question: gold, then what is ranked high or read."""
+    """Ids of the documents that matter to a question: gold, then what is ranked high, read, or
+    looked into."""
     found = list(case.relevant)
     for outcome in case.outcomes.values():
         if outcome.row is not None:
@@ -255,7 +256,25 @@ def documents_of(case: Case) -> list[str]:
             found += outcome.row.read
             if outcome.row.answer is not None:
                 found += [each.doc_id for each in outcome.row.answer.evidence or ()]
+            found += [window[0] for window in windows(outcome.row)]
     return list(dict.fromkeys(found))
+
+
+def windows(row: Row) -> list[tuple[str, int, int, float]]:
+    """What a system looked into, where its extras say so (``windows``): a document, characters of
+    its text from and to, and a score; none where they are of another form."""
+    given = row.extras.get("windows")
+    found = given if isinstance(given, list) and all(map(_is_window, given)) else []
+    return [(doc_id, start, end, score) for doc_id, start, end, score in found]
+
+
+def _is_window(value: Any) -> bool:
+    """Whether a JSON value is one of `windows`."""
+    if not isinstance(value, list) or len(value) != 4:
+        return False
+    doc_id, *places, score = value
+    whole = all(isinstance(each, int) for each in places)
+    return isinstance(doc_id, str) and whole and isinstance(score, int | float)
 
 
 def short(value: float) -> float | int:
