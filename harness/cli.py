@@ -100,19 +100,34 @@ Experiment = Annotated[
 @app.command("list")
 def list_(
     what: Annotated[
-        str, typer.Argument(help="tasks, systems, recipes or judges; the first two if left out.")
+        str,
+        typer.Argument(
+            help="tasks, systems, recipes, judges or reported; the first two if left out."
+        ),
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Show the tasks, systems, recipes and judges that can be named, with their options."""
+    """Show the tasks, systems, recipes and judges that can be named, with their options.
+
+    reported: the numbers that papers print, in tables of their own, never ranked with ours.
+    """
     from harness.listing import listing, text
 
+    if what == "reported":
+        typer.echo(_reported(as_json))
+        return
     if what not in ("", "tasks", "systems", "recipes", "judges"):
         raise HarnessError(
-            f"there is no list of {what!r}.", "Say tasks, systems, recipes or judges."
+            f"there is no list of {what!r}.", "Say tasks, systems, recipes, judges or reported."
         )
     found = listing(["tasks", "systems"] if not what else [what])
     typer.echo(json.dumps(found, indent=1) if as_json else text(found))
+
+
+def _reported(as_json: bool) -> str:
+    from harness.report.reported import reported, text
+
+    return json.dumps([asdict(each) for each in reported()], indent=1) if as_json else text()
 
 
 @app.command()
@@ -576,10 +591,13 @@ def score_file_(
     data: Data = DATA,
 ) -> None:
     """Score a prediction file, yours or anybody's, as its benchmark's official script does."""
-    from harness.score.submitted import origin, score_against
+    from harness.report.sheet import MINI
+    from harness.score.submitted import generated, origin, score_against
 
     report = score_against(file, task, style, split, data, gold, aliases)
-    note = f"official script's arithmetic, {origin(task, split, gold)}; not a leaderboard entry"
+    against = origin(task, split, gold, report)
+    note = f"official script's arithmetic, {against}; not a leaderboard entry"
+    note += f"; {MINI}" if generated(task, gold) else ""
     if as_json:
         typer.echo(json.dumps({"task": task, "note": note, **asdict(report)}, indent=1))
         return

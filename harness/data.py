@@ -281,8 +281,9 @@ class RawQuestion:
     """One question in native ids, and the place (``file:line``) it was read from.
 
     ``candidates`` makes the pool; ``relevance`` grades documents of a corpus with native ids, and
-    a question uses one of the two. The other fields are those of `Gold`; ``group`` is empty unless
-    the data itself says which questions belong together.
+    a question uses one of the two. ``group`` is empty unless the data itself says which questions
+    belong together. ``labels``: what its benchmark says of its sort (type, level, hops), for tables
+    alone. The other fields are those of `Gold`.
     """
 
     id: str
@@ -295,6 +296,7 @@ class RawQuestion:
     answerable: bool = True
     where: str = ""
     group: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass

@@ -5,11 +5,12 @@
                                 native.jsonl natives.txt             ids in files from outside
                                 order.txt                            its questions as they came in
                                 gold.jsonl                           what score sees
+                                labels.jsonl                         sorts of questions, for tables
                                 about.json                           counts, what was dropped
     data/<task>/<split>.json    which fingerprint is the current one
 
 Everything but order.txt is sorted by content, so permuted rows give the same bytes and the same
-fingerprint.
+fingerprint. Labels are no part of it: they change no row and no score.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import json
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from errno import EEXIST, ENOTEMPTY
 from hashlib import blake2b, file_digest
@@ -37,6 +39,7 @@ HIGHEST = 10_000
 """The highest grade: far larger ones overflow in trec_eval."""
 UNTEXTED = "untexted:"
 """Before the native id of a judged document that the corpus has no text of."""
+LABELS = "labels.jsonl"
 
 
 @dataclass
@@ -46,6 +49,16 @@ class Pooled:
     rows: list[RawQuestion] = field(default_factory=list)
     pool: dict[str, int] = field(default_factory=dict)
     named: list[tuple[str, str]] = field(default_factory=list)
+
+
+class _Made(NamedTuple):
+    """All of a question that is written. passages: see `Named`."""
+
+    query: Query
+    gold: Gold
+    native: str
+    passages: Sequence[tuple[str, str]]
+    labels: Mapping[str, str]
 
 
 def slug(task: Spelled) -> str:
@@ -158,26 +171,19 @@ def _write(task: Task, loaded: Loaded, work: Path) -> dict[str, Any]:
     merged = {native: _folded(each, loaded.notes) for native, each in pooled.items()}
     wanted = {native for raw in merged.values() for native in raw.relevance}
     known = find_natives(natives, corpus, wanted) if wanted else {}
-    golds, queries, natives_of = {}, {}, {}
+    made: dict[str, _Made] = {}
     for query, native in _with_ids(pooled, "pool" in task.settings):
         relevance = dict(pooled[native].pool)
         for doc_id, grade in merged[native].relevance.items():
             relevance[known.get(doc_id, UNTEXTED + doc_id)] = grade
-        golds[query.id] = _gold(task, merged[native], relevance)
-        queries[query.id] = query
-        natives_of[query.id] = {"native": native, "pool": pooled[native].named or None}
-    groups = _groups(task, golds, {q: merged[str(n["native"])] for q, n in natives_of.items()})
+        gold = _gold(task, merged[native], relevance)
+        made[query.id] = _Made(query, gold, native, pooled[native].named, merged[native].labels)
+    rows = {query_id: merged[each.native] for query_id, each in made.items()}
+    groups = _groups(task, {query_id: each.gold for query_id, each in made.items()}, rows)
     fingerprint = blake2b(f"{written.digest} {task.rel}".encode(), digest_size=8)
-    paths = [work / "task" / name for name in ("queries.jsonl", "gold.jsonl", "native.jsonl")]
-    with paths[0].open("wb") as q, paths[1].open("wb") as g, paths[2].open("wb") as n:
-        for query_id in sorted(queries):
-            query, gold = queries[query_id], golds[query_id]
-            q.write(line := _line({"id": query.id, "text": query.text, "pool": query.pool}))
-            fingerprint.update(line)
-            g.write(line := _gold_line(query_id, gold, groups.get(query_id, query_id)))
-            fingerprint.update(line)
-            n.write(_line({"id": query_id, **natives_of[query_id]}))
-    ours = {each["native"]: query_id for query_id, each in natives_of.items()}
+    for line in _write_lines(work / "task", made, groups):
+        fingerprint.update(line)
+    ours = {each.native: query_id for query_id, each in made.items()}
     (work / "task" / "order.txt").write_text("".join(f"{ours[each]}\n" for each in pooled))
     if wanted and written.merged:
         loaded.notes["documents that stood twice (same id, title and text)"] += written.merged
@@ -185,9 +191,29 @@ def _write(task: Task, loaded: Loaded, work: Path) -> dict[str, Any]:
         "fingerprint": fingerprint.hexdigest(),
         "corpus": written.digest[:16],
         "documents": written.size,
-        "questions": len(queries),
+        "questions": len(made),
         "notes": dict(loaded.notes),
     }
+
+
+def _write_lines(
+    folder: Path, made: Mapping[str, _Made], groups: Mapping[str, str]
+) -> Iterator[bytes]:
+    """Write a file of a line a question of each kind; yields the lines that the fingerprint is
+    made of: what is asked and what is right."""
+    names = ("queries.jsonl", "gold.jsonl", "native.jsonl", LABELS)
+    with ExitStack() as stack:
+        asked, right, named, labels = (
+            stack.enter_context((folder / name).open("wb")) for name in names
+        )
+        for query_id in sorted(made):
+            query, gold, native, passages, said = made[query_id]
+            asked.write(line := _line({"id": query_id, "text": query.text, "pool": query.pool}))
+            yield line
+            right.write(line := _gold_line(query_id, gold, groups.get(query_id, query_id)))
+            yield line
+            named.write(_line({"id": query_id, "native": native, "pool": passages or None}))
+            labels.write(_line({"id": query_id, "labels": said}))
 
 
 def _documents(loaded: Loaded, pooled: dict[str, Pooled]) -> Iterator[Document]:
@@ -235,7 +261,9 @@ def _folded(each: Pooled, notes: Counter[str]) -> RawQuestion:
     """The rows of a question as one, whatever order they came in: all answers, highest grades."""
     if len(each.rows) == 1:
         return each.rows[0]
-    rows = sorted(each.rows, key=lambda row: repr((row.answers, row.group, *_support(row))))
+    rows = sorted(
+        each.rows, key=lambda row: repr((row.answers, row.group, *_support(row), row.labels))
+    )
     first = rows[0]
     if any(_support(row) != _support(first) for row in rows):
         notes["questions whose merged rows differ in support (one row's kept)"] += 1
@@ -350,6 +378,14 @@ def read_gold(folder: Path) -> dict[str, Gold]:
             row["kind"],
         )
     return golds
+
+
+def read_labels(folder: Path) -> dict[str, dict[str, str]] | None:
+    """What its benchmark says of the sort of each question, by query id; None: the folder was
+    prepared before that was kept."""
+    if not (folder / LABELS).exists():
+        return None
+    return {row["id"]: row["labels"] for row in read_lines(folder / LABELS)}
 
 
 def read_about(folder: Path) -> dict[str, Any]:

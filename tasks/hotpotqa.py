@@ -58,6 +58,7 @@ class HotpotQA(Task):
             answers=(field(row, "answer", str, place),),
             sentences=sentences,
             where=place,
+            labels=shapes.labels(row, place, question_type="type", level="level"),
         )
 
     def score(

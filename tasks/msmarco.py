@@ -83,6 +83,7 @@ class MSMarcoQA(Task):
             answers=answers,
             answerable=bool(answers) or NO_ANSWER not in given,
             where=place,
+            labels=shapes.labels(row, place, query_type="query_type"),
         )
 
     examples = shapes.train_examples

@@ -6,6 +6,7 @@ have the id of their answerable row; here theirs ends in `UNANSWERABLE`.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,6 +32,8 @@ from tasks.shapes import field
 HUB = Hub("bdsaglam/musique", "answerable", "22873a405dd809893b22ada0b499299fb612d2df")
 PART = {"validation": "dev", "train": "train"}
 PARAGRAPH = ("title", "paragraph_text", "is_supporting")
+HOPS = re.compile(r"(\d)hop")
+"""How its ids begin."""
 
 
 class MuSiQue(Task):
@@ -83,13 +86,16 @@ class MuSiQue(Task):
             field(row, "answer", str, place),
             shapes.texts(row, "answer_aliases", place),
         )
+        native = shapes.identifier(row, place)
+        hops = HOPS.match(native)
         return RawQuestion(
-            shapes.identifier(row, place) + ("" if answerable else UNANSWERABLE),
+            native + ("" if answerable else UNANSWERABLE),
             field(row, "question", str, place),
             candidates,
             answers=tuple(dict.fromkeys((answer, *aliases))) if answerable else (),
             answerable=answerable,
             where=place,
+            labels={"hops": hops[1]} if hops else {},
         )
 
     def score(

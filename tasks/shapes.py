@@ -96,6 +96,13 @@ def texts(row: Any, key: str, place: str) -> tuple[str, ...]:
     return tuple(typed(each, str, f"{place}: an entry of {key!r}") for each in listed)
 
 
+def labels(row: Any, place: str, **keys: str) -> dict[str, str]:
+    """What a row says of the sort of its question: name → the text under that key, where it has
+    any; an underscore in a name stands for a space."""
+    found = {name: optional(row, key, str, "", place) for name, key in keys.items()}
+    return {name.replace("_", " "): text for name, text in found.items() if text}
+
+
 def rows_of(
     row: Any, key: str, names: Sequence[str], place: str, also: Sequence[str] = ()
 ) -> list[dict[str, Any]]:

@@ -89,6 +89,7 @@ class TwoWiki(Task):
             sentences=sentences,
             triples=_triples(row, place, known),
             where=place,
+            labels=shapes.labels(row, place, question_type="type"),
         )
 
     def score(

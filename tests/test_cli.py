@@ -122,7 +122,8 @@ def test_a_run_prints_tables_and_its_folder_last_and_report_reads_it(capsys) -> 
         assert main(["report", folder, "--format", style]) == 0
         text = capsys.readouterr().out
         assert "bm25" in text
-    keys = "task split setting profile system metric value low high n groups gold errors".split()
+    keys = "task split setting profile system metric value low high n groups gold errors"
+    keys = [*keys.split(), "generated"]
     assert [list(cell) for cell in json.loads(_json(folder, capsys))] == [keys] * 12
 
 

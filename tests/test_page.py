@@ -7,6 +7,7 @@ import random
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from itertools import pairwise, product
 from pathlib import Path
@@ -22,7 +23,7 @@ from harness import api, registry
 from harness.cli import main
 from harness.data import Answer, Document, Evidence, HarnessError, Loaded, Row
 from harness.prepare import prepare, read_gold
-from harness.report.breakdown import hops, question_word
+from harness.report.breakdown import UNLABELLED, question_word
 from harness.report.charts import bars, pareto, tradeoff
 from harness.report.page import LONGEST, as_json, fingerprint, page
 from harness.report.show import show, visible
@@ -284,8 +285,51 @@ def test_the_first_question_word_counts(text: str, word: str) -> None:
     assert question_word(text) == word
 
 
-def test_hops_are_told_where_an_id_spells_them() -> None:
-    assert [hops(each) for each in ("3hop1__1_2_3", "2hop__4_5", "hotpot")] == ["3", "2", ""]
+class Labelled(Mini):
+    """Every third question is a comparison; of the first it is not known."""
+
+    name = "labelled"
+
+    def load(self, source: Path | None, split: str, limit: int | None) -> Loaded:
+        types = ("comparison", "bridge", "bridge")
+        found = [
+            replace(each, labels={"question type": types[n % 3], "level": "hard"} if n else {})
+            for n, each in enumerate(toy_questions())
+        ]
+        return Loaded(found)
+
+
+def test_what_a_benchmark_says_of_its_questions_has_tables() -> None:
+    registry.register("tasks", "labelled")(Labelled)
+    folder = a_scored_run("labelled")
+    found, (table,) = parsed(folder)
+    heads, *rows = found.tables["By question type"]
+    assert heads == ["system", "metric", "bridge", "comparison", "not known"]
+    for row in rows:
+        assert [cell.rpartition("n=")[2] for cell in row[2:]] == ["26", "13", "1"]
+    types = {q["id"]: q.get("labels", {}).get("question type") for q in table["questions"]}
+    lines = map(json.loads, (folder / "scores.jsonl").read_text().splitlines())
+    em = [
+        line["metrics"]["EM"]
+        for line in lines
+        if line["system"] == "bm25+one@2" and types[line["id"]] == "bridge"
+    ]
+    assert len(em) == 26 and 0 < sum(em) < 26
+    (shown,) = [row for row in rows if row[:2] == ["bm25+one@2", "EM"]]
+    assert shown[2].startswith(f"{sum(em) / 26:.3f} (")
+    query_id = next(each for each, name in types.items() if name == "comparison")
+    assert "question type: comparison, level: hard" in show(folder, query_id)
+
+
+def test_data_prepared_before_labels_were_kept_says_that_they_are_not_known() -> None:
+    folder = a_scored_run()
+    found, _ = parsed(folder)
+    assert UNLABELLED not in unescape(Path("page.html").read_text())
+    (prepare("made") / "labels.jsonl").unlink()
+    without, _ = parsed(folder)
+    assert without.tables == found.tables
+    assert UNLABELLED in unescape(Path("page.html").read_text())
+    assert "question" in show(folder, queries("made")[0]["id"])
 
 
 # --- texts ----------------------------------------------------------------------------
@@ -350,6 +394,42 @@ def test_the_page_of_real_data_has_no_text_of_it_unless_asked() -> None:
     assert table["systems"][0]["said"][0]["extras"]["clues"] == ["stands by the old gate"]
     assert grams(data) & grams([Path("page.html").read_text()])
     assert "--texts" not in Path("page.html").read_text()
+
+
+def looking(row: Row) -> Row:
+    """As RetroLLM does: says which places it looked into, here in a passage that nobody ranks."""
+    return replace(row, extras={"windows": [[other_than(row), 4, 9, 0.87654321]]})
+
+
+def other_than(row: Row) -> str:
+    used = {hit.id for hit in row.hits} | set(row.read)
+    return next(each["id"] for each in _documents() if each["id"] not in used)
+
+
+def test_what_was_looked_into_is_pointed_at_with_and_without_texts() -> None:
+    folder = a_scored_run("toy", change=looking)
+    texts = {each["id"]: each["text"] for each in _documents()}
+    for given in (False, True):
+        _, (table,) = parsed(folder, texts=given)
+        doc_id, *rest = table["systems"][0]["said"][0]["extras"]["windows"][0]
+        assert doc_id in table["docs"] and rest == [4, 9, 0.8765]
+        if given:
+            assert table["texts"][table["docs"].index(doc_id)][1] == texts[doc_id]
+    told = show(folder, table["questions"][0]["id"])
+    assert re.search(
+        rf"  window: {doc_id} Title .* 4–9 0.8765: {texts[doc_id][4:9]}\n", told + "\n"
+    )
+    assert "windows" not in told
+
+
+@pytest.mark.parametrize(
+    "odd", ["x", [3], [["d", 1, 2]], [["d", "1", 2, 3.0]], [[1, 1, 2, 3.0]], {}]
+)
+def test_windows_of_another_form_are_shown_as_they_are(odd: object) -> None:
+    folder = a_scored_run(change=lambda row: replace(row, extras={"windows": odd}))
+    _, (table,) = parsed(folder)
+    assert table["systems"][0]["said"][0]["extras"]["windows"] == odd
+    assert "  windows: " in show(folder, table["questions"][0]["id"])
 
 
 def _documents() -> list[dict[str, Any]]:
@@ -572,6 +652,27 @@ def test_filters_find_what_the_scores_say(browser: Browser) -> None:
     choose(browser, "sort", "worst")
     worst = browser.run("document.querySelector('#list small').textContent")
     assert worst.startswith("0 of 2")
+
+
+def test_questions_are_found_by_what_their_benchmark_says_of_them(browser: Browser) -> None:
+    registry.register("tasks", "labelled")(Labelled)
+    opened(browser, a_scored_run("labelled"))
+    browser.run("document.getElementById('search').focus()")
+    browser.write("comparison")
+    assert count(browser) == 13
+    browser.run("document.querySelector('#list button').click()")
+    told = browser.run("document.querySelector('#detail .note').textContent")
+    assert told.endswith(" · question type: comparison · level: hard")
+
+
+def test_windows_show_their_text(browser: Browser) -> None:
+    opened(browser, a_scored_run("toy", change=looking), texts=True)
+    browser.run("document.querySelector('#list button').click()")
+    browser.run("document.querySelectorAll('#detail details').forEach((d) => d.open = true)")
+    heads = "[...document.querySelectorAll('#detail h5')].find((e) => e.textContent === 'Windows')"
+    (said,) = [browser.run(f"{heads}.nextSibling.textContent")]
+    assert re.fullmatch(r"Title \d+ \d 4–9 0.8765: .{5}", said)
+    assert browser.errors == []
 
 
 def test_gold_is_marked_and_answers_are_highlighted(browser: Browser) -> None:

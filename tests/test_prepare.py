@@ -20,6 +20,7 @@ from harness.prepare import (
     open_questions,
     read_about,
     read_gold,
+    read_labels,
     source_order,
 )
 from harness.score.results import CEILING
@@ -159,6 +160,33 @@ def test_documents_have_their_native_names_or_their_own() -> None:
     pooled = prepare([RawQuestion("a", "one?", (Candidate(Document("", "one"), 1),))], data="other")
     (doc_id,) = open_corpus(pooled).ids
     assert document_names(pooled, open_corpus(pooled), [doc_id]) == {doc_id: doc_id}
+
+
+def test_labels_stand_beside_the_gold_and_change_no_fingerprint() -> None:
+    plain = toy_questions()
+    named = [replace(q, labels={"question type": f"sort {n % 2}"}) for n, q in enumerate(plain)]
+    folder = prepare(plain)
+    assert read_labels(folder) == {each: {} for each in named_questions(folder)}
+    assert prepare(named) == folder
+    natives = {i: each.native for i, each in named_questions(folder).items()}
+    assert read_labels(folder) == {
+        i: {"question type": f"sort {int(native.rpartition('-')[2]) % 2}"}
+        for i, native in natives.items()
+    }
+    before = (folder / "labels.jsonl").read_bytes()
+    assert prepare(named[::-1]) == folder and (folder / "labels.jsonl").read_bytes() == before
+    (folder / "labels.jsonl").unlink()
+    assert read_labels(folder) is None
+
+
+def test_of_merged_rows_the_same_labels_stay_whatever_their_order() -> None:
+    first, *rest = toy_questions()
+    twice = [replace(first, labels={"level": each}) for each in ("hard", "easy")]
+    found = []
+    for rows in (twice, twice[::-1]):
+        labels = read_labels(prepare([*rows, *rest]))
+        found.append([each for each in (labels or {}).values() if each])
+    assert found == [[{"level": "easy"}]] * 2
 
 
 def test_an_id_that_stands_for_two_questions_is_refused_with_both_places() -> None:
@@ -313,7 +341,8 @@ def test_a_spy_finds_no_gold_no_task_name_and_no_native_id() -> None:
 
 
 def test_what_run_opens_has_no_gold_in_it() -> None:
-    folder = prepare([replace(q, answers=("GOLDANSWER",)) for q in toy_questions()])
+    secret = {"answers": ("GOLDANSWER",), "labels": {"type": "GOLDANSWER"}}
+    folder = prepare([replace(q, **secret) for q in toy_questions()])
     task = registry.task(parse_spelled("given"))
     questions = open_questions(folder, task, "test", "pool")
     assert "GOLDANSWER" not in reachable([questions.queries, questions.corpus])

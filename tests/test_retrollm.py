@@ -39,6 +39,7 @@ from harness.train import train_on
 from systems.models.language import open_lm
 from systems.models.prompts import Prompt
 from systems.models.tuning import Tunable
+from systems.passages import part_of
 from systems.retrollm import clues
 from systems.retrollm.decoding import Guide, Rules, Sources, Walk
 from systems.retrollm.form import SIGNS, Form, sentence_spans
@@ -530,7 +531,7 @@ def test_every_evidence_stands_in_the_document_it_names(
     system = opened(folders[kind], corpus, scorer, tmp_path / "index", mode=mode, window=4)
     replies = system.solve(asked(6), 8)
     seen = 0
-    for reply in replies:
+    for query, reply in zip(asked(6), replies, strict=True):
         assert reply.answer is not None and reply.answer.evidence is not None
         assert reply.raw.startswith("<|clue|>") and "<|/evidence|>" in reply.raw
         ids = [hit.id for hit in reply.hits]
@@ -548,6 +549,13 @@ def test_every_evidence_stands_in_the_document_it_names(
                 assert each.span[0] in starts
             seen += 1
         assert reply.counts["new_tokens"] > 0 and reply.stop in ("stop", "length")
+        seen_at = reply.extras["windows"]
+        assert 0 < len(seen_at) <= system.rules.evidences
+        parts = [part_of(corpus[d], corpus[d].text[s:e]) for d, s, e, _ in seen_at]
+        judged = system.classifier.judge([(query.text, each) for each in parts])
+        scores = [system._scaled(each.score) for each in judged]
+        assert [score for *_, score in seen_at] == pytest.approx(scores, abs=1e-5)
+        assert scores == sorted(scores, reverse=True) and {d for d, *_ in seen_at} <= {*ids}
         for clue in reply.extras["clues"]:
             texts = " ".join(f"{d.title} {d.text}" for d in corpus).lower()
             assert "".join(clue.lower().split()) in "".join(texts.split())

@@ -690,7 +690,8 @@ def test_submit_and_score_file_by_the_command_line(capsys) -> None:
     assert "questions of the run failed or have no row" in err
     code, out, err = told(["score-file", "--task", task, "to/x.json"], capsys)
     assert code == 0
-    assert "official script's arithmetic, split test; not a leaderboard entry" in out
+    said = "split test, 40 questions, official gold; not a leaderboard entry; mechanism test"
+    assert f"official script's arithmetic, {said}" in out
     ours = means(Path(folder), SYSTEM)
     assert f"\njoint_f1: {api.score_file('to/x.json', task).printed['joint_f1']}\n" in out
     assert "more such lines" in err

@@ -219,6 +219,39 @@ def test_hub_shape_and_official_file_give_the_same_question(
     assert one(name, Path(shard)) == expected
 
 
+@pytest.mark.parametrize(
+    ("spelling", "row", "labels"),
+    [
+        ("hotpotqa", HOTPOT, {"question type": "bridge", "level": "hard"}),
+        ("2wikimultihopqa", TWOWIKI, {"question type": "compositional"}),
+        ("musique", MUSIQUE, {"hops": "2"}),
+        ("musique", {**MUSIQUE, "id": "plain"}, {}),
+        ("msmarco-qa", MSMARCO, {"query type": "LOCATION"}),
+        ("hotpotqa", {k: v for k, v in HOTPOT.items() if k not in ("type", "level")}, {}),
+    ],
+)
+def test_what_a_row_says_of_its_sort_is_kept(spelling: str, row: Row, labels: Row) -> None:
+    for shaped in (row, as_hub(row)):
+        assert one(spelling, lines(Path("x.jsonl"), shaped)).labels == labels
+    with pytest.raises(HarnessError, match=r"x.jsonl:1: 'type' is of type int, expected text"):
+        one("hotpotqa", lines(Path("x.jsonl"), {**HOTPOT, "type": 3}))
+
+
+@pytest.mark.parametrize("name", ["hotpotqa", "2wikimultihopqa", "musique", "msmarco"])
+def test_mini_tasks_say_the_same_of_theirs(name: str) -> None:
+    questions, _, _ = load(f"mini-{name}:documents=300,questions=20", None)
+    found = {label for question in questions for label in question.labels}
+    assert (
+        found
+        == {
+            "hotpotqa": {"question type", "level"},
+            "2wikimultihopqa": {"question type"},
+            "musique": {"hops"},
+            "msmarco": {"query type"},
+        }[name]
+    )
+
+
 @each_shape
 def test_a_row_without_a_key_or_of_a_wrong_type_names_the_line(
     tmp_path: Path, name: str, row: Row, official: Callable[[Path], Path]

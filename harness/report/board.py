@@ -13,7 +13,7 @@ from html import escape
 from typing import Literal
 
 from harness.report.leaderboard import Board, Line, Ranked, Timed
-from harness.report.sheet import Sheet, written
+from harness.report.sheet import Sheet, titled, written
 from harness.report.tables import Record
 from harness.verify.report import PROVES, Report, as_json
 
@@ -139,11 +139,14 @@ def _time(timed: Iterable[Timed]) -> list[Markup]:
             ),
             tag("td", _ms(each.latency.p50_ms)),
             tag("td", _ms(each.latency.p95_ms)),
-            tag("td", f"{each.latency.task} · {each.report.submission['hardware']}"),
+            tag("td", str(each.latency.questions)),
+            tag("td", _where(each)),
         )
         for each in timed
     ]
-    heads = [tag("th", each, scope="col") for each in ("system", "p50 ms", "p95 ms", "on")]
+    heads = [
+        tag("th", each, scope="col") for each in ("system", "p50 ms", "p95 ms", "questions", "on")
+    ]
     return [tag("h2", "Time"), _grid(SELF, heads, rows)] if rows else []
 
 
@@ -198,7 +201,8 @@ def markdown(board: Board) -> str:
         )
     if board.timed:
         lines = (
-            f"{t.report.submission['system']}: {t.latency.system}: p50 {_ms(t.latency.p50_ms)} ms"
+            f"{t.report.submission['system']}: {t.latency.system}: p50 {_ms(t.latency.p50_ms)} ms, "
+            f"{t.latency.questions} questions of {_where(t)}"
             for t in board.timed
         )
         parts.append("\n".join([f"**Time.** {SELF}", "", *(f"- {_plain(line)}" for line in lines)]))
@@ -247,6 +251,11 @@ def _plain(text: str) -> str:
 
 def _drawn(board: Board) -> str:
     return f"Questions that were asked again were drawn by seed {board.seed}."
+
+
+def _where(timed: Timed) -> str:
+    """What was asked where, in words; of a mini task with what that says."""
+    return titled(timed.latency, timed.latency.generated, str(timed.report.submission["hardware"]))
 
 
 def _value(cell: Record | None) -> str:

@@ -1,7 +1,8 @@
-"""Scores by kind of question: hops, gold passages, rank of the first gold, and the like.
+"""Scores by kind of question: type, hops, gold passages, rank of the first gold, and the like.
 
-A kind is known from the prepared data alone; where it cannot be told (hops, but for benchmarks that
-spell them in their ids), there is no table of it. Each mean stands with its interval and its n.
+A kind is known from the prepared data alone: from what the benchmark says of the question (its
+labels), from its text and from its gold. Where there is nothing to tell there is no table. Each
+mean stands with its interval and its n, and under the table the kind of gold.
 """
 
 from __future__ import annotations
@@ -9,35 +10,46 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 
-from harness.prepare import named_questions
 from harness.report.cases import Case, Cases, Outcome, texts
 from harness.report.sheet import Sheet
 from harness.score.intervals import cluster_intervals
 from harness.score.normalise import squad_normal
 
 WORDS = re.compile(r"\b(who|whom|whose|what|when|where|which|why|how (?:many|much)|how)\b")
-HOPS = re.compile(r"([2-4])hop")
-"""How MuSiQue's ids begin."""
 RANKS = ((1, "1"), (2, "2"), (5, "3–5"), (10, "6–10"), (math.inf, "11 on"))
+UNLABELLED = (
+    "Types, levels and hops of questions are not known: this data was prepared before they were "
+    "kept. `python -m harness prepare` again, and the next page has them."
+)
+UNKNOWN = "not known"
 Kind = Callable[[Case, Outcome], str]
 
 
 def breakdowns(table: Cases) -> list[Sheet]:
     """A table for each way to sort questions that tells at least two kinds apart."""
     asked = texts(table)
-    natives = {i: named.native for i, named in named_questions(table.data).items()}
     ways: dict[str, Kind] = {
+        **{name: partial(_label, name) for name in _names(table)},
         "question word": lambda case, _: question_word(asked.get(case.id, "")),
-        "hops": lambda case, _: hops(natives.get(case.id, "")),
         "form of the gold answer": lambda case, _: form(case),
         "number of gold passages": lambda case, _: str(len(case.relevant)),
         "rank of the first gold passage": lambda case, outcome: first_rank(case, outcome),
     }
     found = (_sheet(table, name, kind) for name, kind in ways.items())
     return [sheet for sheet in found if len(sheet.heads) > 3]
+
+
+def _names(table: Cases) -> list[str]:
+    """The labels that some question has."""
+    return list(dict.fromkeys(name for case in table.cases for name in case.labels))
+
+
+def _label(name: str, case: Case, outcome: Outcome) -> str:  # noqa: ARG001
+    return case.labels.get(name, UNKNOWN)
 
 
 def _metrics(table: Cases) -> list[str]:
@@ -62,7 +74,12 @@ def _sheet(table: Cases, name: str, kind: Kind) -> Sheet:
             row = [cells[value].get(metric, "–") if value in cells else "–" for value in order]
             if set(row) != {"–"}:
                 rows.append((system, metric, *row))
-    return Sheet(f"By {name}", ("system", "metric", *order), tuple(rows))
+    return Sheet(f"By {name}", ("system", "metric", *order), tuple(rows), (_key(table),))
+
+
+def _key(table: Cases) -> str:
+    kinds = "+".join(sorted({case.gold.kind for case in table.cases}))
+    return f"Mean (95 % interval) n=questions. Gold: official for answers, {kinds} for rankings."
 
 
 def _order(value: str) -> tuple[bool, float, str]:
@@ -90,12 +107,6 @@ def question_word(text: str) -> str:
     """The first question word of a text; other: it has none."""
     found = WORDS.search(text.lower())
     return found[1] if found else "other"
-
-
-def hops(native: str) -> str:
-    """How many steps a question takes, where its native id says so; else nothing."""
-    found = HOPS.match(native)
-    return found[1] if found else ""
 
 
 def form(case: Case) -> str:

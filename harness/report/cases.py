@@ -14,7 +14,7 @@ from typing import Any
 
 from harness import registry
 from harness.data import Document, Gold, HarnessError, Row
-from harness.prepare import named_questions, open_corpus, read_gold, read_lines
+from harness.prepare import named_questions, open_corpus, read_gold, read_labels, read_lines
 from harness.report import latency
 from harness.report.lost import Lost, lost, tells
 from harness.report.sheet import Folders, listed
@@ -54,12 +54,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Case:
-    """One question. relevant: its gold passages, sorted; outcomes: by pipeline."""
+    """One question. relevant: its gold passages, sorted; labels: what its benchmark says of its
+    sort; outcomes: by pipeline."""
 
     id: str
     group: str
     gold: Gold
     relevant: tuple[str, ...]
+    labels: Mapping[str, str]
     outcomes: Mapping[str, Outcome]
 
 
@@ -67,7 +69,8 @@ class Case:
 class Cases:
     """All questions that some pipelines were asked alike: those of one table.
 
-    entries: what the manifests say of each pipeline; data: the prepared task
+    entries: what the manifests say of each pipeline; data: the prepared task; labelled: whether it
+    was prepared when labels were kept
     """
 
     sample: Sample
@@ -76,6 +79,7 @@ class Cases:
     ranking_metrics: tuple[str, ...]
     entries: Mapping[str, Mapping[str, Any]]
     data: Path
+    labelled: bool
     cases: tuple[Case, ...]
 
 
@@ -130,6 +134,7 @@ def _cases(head: Scores, scored: Mapping[str, _Scored], only: str) -> Cases:
         i: tuple(sorted(d for d, grade in golds[i].relevance.items() if grade >= rel)) for i in ids
     }
     metrics = (*head.answer_metrics, *head.ranking_metrics)
+    labels = read_labels(data)
     found: dict[str, dict[str, Outcome]] = {}
     for system, each in scored.items():
         found[system] = _outcomes(each, ids, golds, relevant, head.answer_metrics, rel)
@@ -140,8 +145,9 @@ def _cases(head: Scores, scored: Mapping[str, _Scored], only: str) -> Cases:
         _had(metrics, head.ranking_metrics, scored),
         {system: each.entry for system, each in scored.items()},
         data,
+        labels is not None,
         tuple(
-            Case(i, str(last.lines[i]["group"]), golds[i], relevant[i],
+            Case(i, str(last.lines[i]["group"]), golds[i], relevant[i], (labels or {}).get(i, {}),
                  {system: found[system][i] for system in found})
             for i in ids
         ),
@@ -241,7 +247,8 @@ def passages(table: Cases, ids: Iterable[str]) -> dict[str, Document]:
 
 
 def documents_of(case: Case) -> list[str]:
-    """Ids of the documents that matter to a question: gold, then what is ranked high or read."""
+    """Ids of the documents that matter to a question: gold, then what is ranked high, read, or
+    looked into."""
     found = list(case.relevant)
     for outcome in case.outcomes.values():
         if outcome.row is not None:
@@ -249,7 +256,25 @@ def documents_of(case: Case) -> list[str]:
             found += outcome.row.read
             if outcome.row.answer is not None:
                 found += [each.doc_id for each in outcome.row.answer.evidence or ()]
+            found += [window[0] for window in windows(outcome.row)]
     return list(dict.fromkeys(found))
+
+
+def windows(row: Row) -> list[tuple[str, int, int, float]]:
+    """What a system looked into, where its extras say so (``windows``): a document, characters of
+    its text from and to, and a score; none where they are of another form."""
+    given = row.extras.get("windows")
+    found = given if isinstance(given, list) and all(map(_is_window, given)) else []
+    return [(doc_id, start, end, score) for doc_id, start, end, score in found]
+
+
+def _is_window(value: Any) -> bool:
+    """Whether a JSON value is one of `windows`."""
+    if not isinstance(value, list) or len(value) != 4:
+        return False
+    doc_id, *places, score = value
+    whole = all(isinstance(each, int) for each in places)
+    return isinstance(doc_id, str) and whole and isinstance(score, int | float)
 
 
 def short(value: float) -> float | int:

@@ -50,6 +50,7 @@ class ClaimRecord:
     unread: float
     failed: int
     errors: int
+    generated: bool
 
 
 def claim_records(folders: Folders) -> list[ClaimRecord]:
@@ -115,6 +116,7 @@ def _cells(head: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[C
             unread=head["unread"] / head["replies"] if head["replies"] else 0.0,
             failed=head["failed"],
             errors=sum(bool(row["state"]) for row in rows),
+            generated=head["generated"],
         )
         for place, name in enumerate(names)
     ]

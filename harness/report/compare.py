@@ -59,6 +59,7 @@ class Question:
 class Comparison:
     """A metric of two systems on one sample of questions.
 
+    gold:    its kind, of what the metric is judged by
     verdict: None where they do not both have it; then no question is counted and values are NaN
     p:       of the sign-flip test, adjusted by Holm for all comparisons of this command
     changed: questions whose rows differ, by kind of change; None: two systems, not one
@@ -70,6 +71,7 @@ class Comparison:
     setting: str
     generated: bool
     metric: str
+    gold: str
     base: str
     new: str
     base_mean: float
@@ -177,6 +179,7 @@ class _Tested:
 
     pair: Pair
     metric: str
+    gold: str
     ids: list[str]
     before: Floats
     after: Floats
@@ -211,13 +214,15 @@ def _tested(
     mine, yours = one.columns[key_of(pair[0])], other.columns[key_of(pair[1])]
     if not chosen.there:
         none = np.full(len(yours.ids), np.nan)
-        return _Tested(pair, metric, yours.ids, none, none, ABSENT, changed)
+        return _Tested(pair, metric, "", yours.ids, none, none, ABSENT, changed)
     places = {query_id: place for place, query_id in enumerate(mine.ids)}
+    ranked = metric in other.heads[key_of(pair[1])[0]]["ranking_metrics"]
+    gold = "+".join(sorted(yours.golds)) if ranked else "official"
     before = np.array(mine.values[metric])[[places[query_id] for query_id in yours.ids]]
     after = np.array(yours.values[metric])
     there = ~(np.isnan(before) | np.isnan(after)).all()
     found = paired(before, after, yours.groups, seed) if there else ABSENT
-    return _Tested(pair, metric, yours.ids, before, after, found, changed)
+    return _Tested(pair, metric, gold, yours.ids, before, after, found, changed)
 
 
 def _same_rows_other_scores(each: _Tested) -> list[HarnessError]:
@@ -250,6 +255,7 @@ def _comparison(
         yours["setting"],
         yours["generated"],
         each.metric,
+        each.gold,
         mine["system"],
         yours["system"],
         *_means(before, after),

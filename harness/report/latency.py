@@ -68,6 +68,7 @@ class Latency:
     spread: float | None
     errors: int
     failed: str
+    generated: bool
     over_bm25: float | None = None
     over_bm25_reader: float | None = None
     adapt_once_ms: float | None = None
@@ -257,6 +258,7 @@ def _cell(timings: Sequence[Timing]) -> Latency:
         spread=_spread([statistics.median(each.whole) for each in done if each.whole]),
         errors=sum(each.errors for each in done),
         failed=next((each.failed for each in timings if each.failed), ""),
+        generated=about.generated,
         adapt_once_ms=_median([each.opening["adapt"] for each in done if "adapt" in each.opening]),
         adapt_p50_ms=_median(_inside(done, "adapt")),
     )

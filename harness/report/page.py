@@ -19,7 +19,7 @@ from typing import Any
 
 from harness.data import Document, HarnessError, Row
 from harness.report import latency
-from harness.report.breakdown import breakdowns
+from harness.report.breakdown import UNLABELLED, breakdowns
 from harness.report.cases import (
     Case,
     Cases,
@@ -53,6 +53,7 @@ class Section:
     lost: Sheet | None
     bars: Mapping[str, Sequence[Bar]]
     breakdowns: Sequence[Sheet]
+    unlabelled: str
     latency: Sequence[Sheet]
     costs: Sheet | None
 
@@ -144,6 +145,7 @@ def _section(table: Table, asked: Cases, folders: Sequence[Path]) -> Section:
         _lost_sheet(lost) if lost else None,
         {system: bars(each) for system, each in lost.items()},
         breakdowns(asked),
+        "" if asked.labelled else UNLABELLED,
         [sheet for _, each in timed for sheet in each],
         _costs(asked),
     )
@@ -164,7 +166,8 @@ def _lost_sheet(lost: Mapping[str, Sequence[str | None]]) -> Sheet:
 
 
 def _costs(asked: Cases) -> Sheet | None:
-    """The mean of what systems count, over the questions that they count it for."""
+    """The mean of what systems count, over the questions that they count it for; the last column
+    is the most questions that one of them has."""
     found: dict[str, dict[str, list[float]]] = {}
     for system in asked.entries:
         for case in asked.cases:
@@ -175,11 +178,15 @@ def _costs(asked: Cases) -> Sheet | None:
     if not names:
         return None
     rows = [
-        (system, *(f"{sum(e[n]) / len(e[n]):.1f}" if n in e else "–" for n in names))
+        (
+            system,
+            *(f"{sum(e[n]) / len(e[n]):.1f}" if n in e else "–" for n in names),
+            str(max(map(len, e.values()))),
+        )
         for system, e in found.items()
     ]
-    heads = (name.replace("_", " ") for name in names)
-    return Sheet("What was read and written, mean of a question", ("system", *heads), tuple(rows))
+    heads = ("system", *(name.replace("_", " ") for name in names), "questions")
+    return Sheet("What was read and written, mean of a question", heads, tuple(rows))
 
 
 # --- questions ------------------------------------------------------------------------
@@ -214,6 +221,8 @@ def _question(
     case: Case, said: Mapping[str, str], docs: Mapping[str, int], open_: bool
 ) -> dict[str, Any]:
     found: dict[str, Any] = {"id": case.id, "gold": [docs[each] for each in case.relevant]}
+    if case.labels:
+        found["labels"] = case.labels
     if open_:
         found["text"] = _cut(said.get(case.id, ""))
         found["answers"] = list(map(_cut, case.gold.answers))

@@ -19,8 +19,10 @@ from harness.report.cases import (
     cases,
     documents_of,
     passages,
+    short,
     shortened,
     texts,
+    windows,
 )
 from harness.report.sheet import titled
 
@@ -48,6 +50,8 @@ def _told(table: Cases, case: Case) -> Iterator[str]:
     yield titled(table.sample, table.generated)
     documents = passages(table, documents_of(case))
     yield f"question {case.id}: {texts(table).get(case.id, '')}"
+    if case.labels:
+        yield ", ".join(f"{name}: {label}" for name, label in case.labels.items())
     answers = " · ".join(case.gold.answers) or "(none known)"
     yield f"gold answer: {answers}" + ("" if case.gold.answerable else " (not answerable)")
     for doc_id in case.relevant:
@@ -82,7 +86,14 @@ def _system(
             yield f"  evidence: {_named(each.doc_id, documents)}{where}"
     yield "  scores: " + (", ".join(f"{m} {v:.3f}" for m, v in outcome.metrics.items()) or "none")
     yield from _ranking(outcome, row, case.relevant, documents)
+    looked = windows(row)
+    for doc_id, start, end, score in looked:
+        text = documents[doc_id].text[start:end] if doc_id in documents else ""
+        where = f"{_named(doc_id, documents)} {start}–{end}"
+        yield f"  window: {where} {short(score)}" + (f": {text}" if text else "")
     for name, value in {**row.counts, **row.extras}.items():
+        if name == "windows" and looked:
+            continue
         yield f"  {name}: {json.dumps(shortened(value), ensure_ascii=False)}"
 
 

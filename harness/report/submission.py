@@ -19,6 +19,7 @@ from harness import registry
 from harness.data import Answer, HarnessError, raise_together
 from harness.prepare import open_corpus, read_about, sample
 from harness.report.formats import FORMATS, Export, encoded
+from harness.report.sheet import MINI
 from harness.run.store import asked_rows
 from harness.score.golds import SHAPES, known
 from harness.score.msmarco import SLOTS
@@ -187,6 +188,7 @@ def _export(folder: Path, entry: Entry, fmt: str, gold: Path | None) -> Export:
     )
     export.counts[FAILED] = len(ids) - len(answers) - len(ranked)
     export.counts[CUT] = cut
+    export.notes += [MINI] * bool(entry["generated"])
     export.notes += _partial(data, len(ids), len(questions.questions))
     return export
 

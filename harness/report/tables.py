@@ -40,7 +40,7 @@ BOUNDS = (FLOOR, CEILING, VISIBLE)
 class Record:
     """One cell: a metric of a system on a task, in 0..1, with its 95 % interval.
 
-    ``errors`` counts the missing questions too.
+    ``errors`` counts the missing questions too; ``generated``: the task is of the mini world.
     """
 
     task: str
@@ -56,6 +56,7 @@ class Record:
     groups: int
     gold: str
     errors: int
+    generated: bool
 
 
 @dataclass(frozen=True)
@@ -193,6 +194,7 @@ def _line(scores: Scores, system: str, rows: list[dict[str, Any]], run: str) -> 
             int(groups[c]),
             _gold(metric, rows) if metric in scores.ranking_metrics else "official",
             ended["error"] + ended["missing"],
+            scores.generated,
         )
         for c, metric in enumerate(metrics)
     }

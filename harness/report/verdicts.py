@@ -22,7 +22,7 @@ def written_comparisons(found: Sequence[Comparison], style: Style = "table") -> 
     same = sum(each.because == SAME for each in found)
     tested = sum(each.verdict is not None for each in found) - same
     heads = ("system", "metric", "base", "new", "difference", "p (Holm)", "won/tied/lost",
-             "n (groups)", "80 % power", "verdict")  # fmt: skip
+             "n (groups)\ngold", "80 % power", "verdict")  # fmt: skip
     parts = []
     for title in dict.fromkeys(titled(each, each.generated) for each in found):
         rows = [_row(each) for each in found if titled(each, each.generated) == title]
@@ -58,7 +58,7 @@ def _row(each: Comparison) -> tuple[str, ...]:
         f"{found.difference:+.3f}{interval}",
         f"{each.p:.2g}",
         f"{found.wins}/{found.ties}/{found.losses}",
-        f"{found.n} ({found.groups})",
+        f"{found.n} ({found.groups})\n{each.gold}",
         NONE if math.isnan(found.visible) else f"{found.visible:.3f}",
         each.verdict,
     )

@@ -21,12 +21,16 @@ class Report:
     printed: the same, rounded as the script prints it
     log:     what it says on the way, a line each: missing ids, repeated passages
     warnings: what it does not say and should: see `harness.score.validity`
+    questions: of the prepared data that it is scored against; None: of a gold file
+    gold:    the kind of that data's gold; empty: of a gold file
     """
 
     scores: Mapping[str, float]
     printed: Mapping[str, float]
     log: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    questions: int | None = None
+    gold: str = ""
 
 
 def mean(rows: Iterable[Mapping[str, float]], n: int, scale: float = 1.0) -> dict[str, float]:

@@ -61,11 +61,15 @@ class Scores:
 
 @dataclass
 class Columns:
-    """The scores of one system: a question a place; NaN where it has no value of a metric."""
+    """The scores of one system: a question a place; NaN where it has no value of a metric.
+
+    golds: the kinds of gold of its questions' documents
+    """
 
     ids: list[str] = field(default_factory=list)
     groups: list[str] = field(default_factory=list)
     values: dict[str, array[float]] = field(default_factory=dict)
+    golds: set[str] = field(default_factory=set)
 
     def add(self, line: Mapping[str, Any]) -> None:
         """Append a line of scores.jsonl."""
@@ -75,6 +79,7 @@ class Columns:
             self.values[metric].append(value)
         self.ids.append(line["id"])
         self.groups.append(str(line["group"]))
+        self.golds.add(str(line["gold"]))
         for column in self.values.values():
             if len(column) < len(self.ids):
                 column.append(math.nan)

@@ -14,7 +14,7 @@ from harness import registry
 from harness.data import HarnessError, raise_together
 from harness.prepare import checked_split, prepared
 from harness.score.checks import Report
-from harness.score.golds import SHAPES, Known, known
+from harness.score.golds import CORPUS, SHAPES, Known, known
 from harness.score.official import BENCHMARKS, read_files
 from harness.score.validity import warnings
 from harness.spelling import parse_spelled
@@ -61,14 +61,22 @@ def score_against(
         return _scored(fmt, read_files(fmt, path, gold, aliases), **options)
     questions = known(fmt, task, prepared(spelled, task, str(split), data))
     values = [BENCHMARKS[fmt][1](path), *SHAPES[fmt](questions)]
-    return _without(_scored(fmt, values, **options), _unfilled(fmt, questions))
+    report = _without(_scored(fmt, values, **options), _unfilled(fmt, questions))
+    kind = task.kind if fmt in CORPUS else "official"
+    return replace(report, questions=len(questions.questions), gold=kind)
 
 
-def origin(name: str, split: str | None, gold: Path | None) -> str:
+def origin(name: str, split: str | None, gold: Path | None, report: Report) -> str:
     """What a file is scored against, in words; of which split a gold file is, nobody checks."""
     if gold is not None:
         return f"split {split}, gold {gold}" if split else f"gold {gold}"
-    return f"split {checked_split(registry.task(parse_spelled(name)), split)}"
+    split = checked_split(registry.task(parse_spelled(name)), split)
+    return f"split {split}, {report.questions} questions, {report.gold} gold"
+
+
+def generated(name: str, gold: Path | None) -> bool:
+    """Whether a file is scored against a generated task."""
+    return gold is None and registry.task(parse_spelled(name)).generated
 
 
 def _scored(fmt: str, values: Sequence[Any], **options: Any) -> Report:

@@ -7,7 +7,7 @@ does not do: beams, evidence that goes over the end of a passage.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -60,12 +60,22 @@ LEAST = 32
 """Tokens that there has to be room for before an answer."""
 
 
+class Seen(NamedTuple):
+    """A window: characters of a document's text, and its score."""
+
+    doc_id: str
+    start: int
+    end: int
+    score: float
+
+
 class Scored(NamedTuple):
-    """The documents that a question's clues and the expander speak for, best first, and the tokens
-    that the scorer read."""
+    """The documents that a question's clues and the expander speak for, best first, the tokens
+    that the scorer read, and the windows that it liked best."""
 
     documents: list[int]
     tokens: int
+    windows: list[Seen]
 
 
 @dataclass
@@ -220,7 +230,8 @@ class RetroLLM(OneModel):
 
     def solve(self, queries: Sequence[Query], k: int) -> list[Reply]:
         """Clues, evidence and answer in one pass; hits are the documents of the evidence in their
-        order, then the other candidates. ``extras`` has the clues."""
+        order, then the other candidates. ``extras`` has the clues, and as many of the best windows
+        as evidence may have places: document, characters from and to, score."""
         self._spans: dict[str, list[tuple[int, int]]] = {}
         with span("expand"):
             passes = self._passes(queries)
@@ -284,18 +295,23 @@ class RetroLLM(OneModel):
     def _begin(self, passes: Sequence[Pass]) -> None:
         """Candidates, windows and their scores, for questions whose clues are written."""
         made = [self._sources(each) for each in passes]
-        pairs = [
-            (one.query.text, self._passage(one, documents, text, each))
+        places = [
+            [self._window(one, documents, text, each) for each in spans]
             for one, (documents, text, spans) in zip(passes, made, strict=True)
-            for each in spans
+        ]
+        pairs = [
+            (one.query.text, part_of(document, document.text[start:end]))
+            for one, seen in zip(passes, places, strict=True)
+            for document, start, end in seen
         ]
         judged = iter(self.classifier.judge(pairs) if pairs else [])
-        for one, (documents, text, spans) in zip(passes, made, strict=True):
+        for one, (documents, text, spans), seen in zip(passes, made, places, strict=True):
             here = [*islice(judged, len(spans))]
             scores = [self._scaled(each.score) for each in here]
-            tokens = sum(each.tokens for each in here)
-            before = one.scored.tokens if one.scored else 0
-            one.scored = Scored(documents, tokens + before)
+            before = one.scored or Scored([], 0, [])
+            tokens = before.tokens + sum(each.tokens for each in here)
+            found = [Seen(d.id, s, e, score) for (d, s, e), score in zip(seen, scores, strict=True)]
+            one.scored = Scored(documents, tokens, self._best([*before.windows, *found]))
             whole = self.rules.constraint == "corpus"
             within = range(one.shelf.documents) if whole else documents[: self.candidates]
             one.walk.begin(Sources(within, text, spans, scores))
@@ -335,12 +351,17 @@ class RetroLLM(OneModel):
             )
         return Text.of(self.shelf, range(self.shelf.documents))
 
-    def _passage(self, one: Pass, documents: Sequence[int], text: Text, window: Window) -> Document:
-        """A window as a passage, with the title of its document."""
+    def _best(self, windows: Iterable[Seen]) -> list[Seen]:
+        """As many as evidence may have places."""
+        return sorted(windows, key=lambda each: -each.score)[: self.rules.evidences]
+
+    def _window(
+        self, one: Pass, documents: Sequence[int], text: Text, window: Window
+    ) -> tuple[Document, int, int]:
+        """Where a window stands: its document, and characters of its text."""
         which, place = text.place(window[0])
         document = self.corpus[one.shelf.number(documents[which])]
-        start, end = self._characters(document, place, window[1] - window[0])
-        return part_of(document, document.text[start:end])
+        return document, *self._characters(document, place, window[1] - window[0])
 
     def _characters(self, document: Document, place: int, count: int) -> tuple[int, int]:
         """Where tokens of a document's text stand in it."""
@@ -369,7 +390,10 @@ class RetroLLM(OneModel):
                 "evidences": len(walk.evidence),
             },
             stop="length" if walk.cut else written.stop,
-            extras={"clues": [self.script.say(each) for each in walk.said]},
+            extras={
+                "clues": [self.script.say(each) for each in walk.said],
+                **({"windows": [list(each) for each in scored.windows]} if self.judges else {}),
+            },
         )
 
     def _unknown(self, query: Query) -> bool:
