@@ -162,7 +162,7 @@ def loosened(
         new, old = tolerance_for(now, *case), tolerance_for(then.tolerances, *case)
         said = new.date >= then.date and new.reason not in reasons
         if new.tolerance > old.tolerance and not said:
-            mend = f"Give it a reason of its own and a date from {then.date} on."
+            mend = f"Give that tolerance a reason of its own and a date from {then.date} on."
             found[new] = HarnessError(
                 f"{case[2]} of {case[1]} on {case[0]} may fall by {new.tolerance:g}, by "
                 f"{old.tolerance:g} when the base was accepted, and no reason is given for that.",

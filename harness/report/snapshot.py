@@ -37,7 +37,8 @@ def check_accept(base: Path, new: Path, reason: str, whole: bool = True) -> None
         mistakes.append(
             HarnessError(
                 "--accept replaces the whole base, so all of it is compared.",
-                "Leave out --baseline, --system, --task and --metric.",
+                "Leave out --baseline, --system, --task and --metric; if the new run is to ask "
+                "something else, delete the base and accept the first one again.",
             )
         )
     if not reason.strip():

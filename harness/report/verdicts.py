@@ -28,10 +28,11 @@ def written_comparisons(found: Sequence[Comparison], style: Style = "table") -> 
         rows = [_row(each) for each in found if titled(each, each.generated) == title]
         parts.append(written(Sheet(title, heads, tuple(rows)), style))
     baseline = f" Base: {found[0].base}." if several else ""
+    adjusted = f", Holm over {tested} comparisons" if tested > 1 else ""
     parts.append(
         "Differences: new minus base, question by question, 95 % interval over groups; p: "
-        f"sign-flip test, Holm over {tested} comparisons. 80 % power: the smallest "
-        f"difference that four of five such samples would show.{baseline}"
+        f"sign-flip test{adjusted}. 80 % power: the smallest difference that four of five such "
+        f"samples would show.{baseline}"
     )
     parts += ["\n".join(_told(each)) for each in found if _has_news(each)]
     verdicts = Counter(each.verdict for each in found if each.verdict)
