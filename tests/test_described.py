@@ -97,11 +97,11 @@ def test_systems_see_no_gold_and_a_changed_file_or_description_is_prepared_again
     task = registry.task(spelled)
     first = prepared(spelled, task, "test")
     assert prepared(spelled, registry.task(spelled), "test") == first
-    seen = (first / "queries.jsonl").read_text() + str(
-        [*first.parent.parent.glob("corpora/*/documents.jsonl")]
-    )
-    assert "topic" not in seen
-    assert "answers" not in seen
+    asked = [json.loads(line) for line in (first / "queries.jsonl").read_text().splitlines()]
+    assert [each.keys() for each in asked] == [{"id", "text"}] * 2
+    (documents,) = Path("data/corpora").glob("*/documents.jsonl")
+    told = [json.loads(line) for line in documents.read_text().splitlines()]
+    assert [each.keys() for each in told] == [{"id", "title", "text"}] * 2
     lines("d/queries.jsonl", [{"_id": "1", "text": "What is red?", "answers": ["the alpha"]}])
     Path("d/qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\n1\ta\t2\n")
     second = prepared(spelled, registry.task(spelled), "test")

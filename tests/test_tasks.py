@@ -811,7 +811,12 @@ def test_a_revision_is_a_commit() -> None:
 
 @pytest.mark.parametrize("name", TABLE)
 def test_every_task_keeps_the_contract(tmp_path: Path, name: str) -> None:
-    made = task(f"{name}:{folder_of(tmp_path)}" if name == "jsonl" else name)
+    if name in ("jsonl", "yaml"):
+        folder, file = folder_of(tmp_path), tmp_path / "task.yaml"
+        file.write_text(f"name: yaml\nformat: beir\npath: {folder}\n")
+        made = task(f"{name}:{folder if name == 'jsonl' else file}")
+    else:
+        made = task(name)
     assert made.name == name
     assert made.generated == name.startswith("mini-")
     assert made.splits and set(made.settings) <= {"pool", "corpus"}
