@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from harness.report.sheet import MINI, Folders, Sheet, Style, listed, written
+from harness.report.sheet import Folders, Sheet, Style, listed, titled, written
 from harness.score.claims import METRICS
 from harness.score.intervals import cluster_intervals
-from harness.score.judging import claim_lines, read_claims
-from harness.score.results import present
+from harness.score.judging import claim_lines, key_of, read_claims
+from harness.score.results import Sample, present
 
 KEY = (
     "Claim-level metrics as RAGChecker defines them (docs/claims.md); noise and hallucination are "
@@ -82,18 +82,14 @@ def _judged(folder: Path) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
     heads = read_claims(folder)
     now = present(folder) if heads else {}
     found = {
-        _key(head): (head, list[dict[str, Any]]())
+        key_of(head): (head, list[dict[str, Any]]())
         for head in heads
         if now.get(head["sample"], {}).get(head["system"]) == head["rows"]
     }
     for line in claim_lines(folder) if found else ():
-        if _key(line) in found:
-            found[_key(line)][1].append(line)
+        if key_of(line) in found:
+            found[key_of(line)][1].append(line)
     return list(found.values())
-
-
-def _key(line: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(line[name] for name in ("judge", "prompt", "sample", "system"))
 
 
 def _cells(head: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[ClaimRecord]:
@@ -125,8 +121,7 @@ def _sheet(lines: Sequence[tuple[Mapping[str, Any], list[ClaimRecord]]], style: 
     cells = {each["system"]: {cell.metric: cell for cell in own} for each, own in lines}
     shown = [name for name in METRICS if any(name in own for own in cells.values())]
     prompt = f"prompt {head['prompt']}" if head["prompt"] else "no prompt"
-    title = f"{head['task']} · {head['split']} · {head['setting']} · claims by {head['judge']}"
-    title += f" ({prompt})" + (f" — {MINI}" if head["generated"] else "")
+    by = f"claims by {head['judge']} ({prompt})"
     form = "\n{}" if style == "table" else " ({})"
     rows = []
     for each, own in lines:
@@ -134,7 +129,9 @@ def _sheet(lines: Sequence[tuple[Mapping[str, Any], list[ClaimRecord]]], style: 
         rows.append((each["system"], *(_cell(found.get(m), form) for m in shown), _end(each, own)))
     most = {m: max((c[m] for c in cells.values() if m in c), key=lambda c: c.n) for m in shown}
     heads = (f"{m.replace('_', chr(10))}\n{most[m].n} ({most[m].groups})" for m in shown)
-    return Sheet(title, ("system", *heads, "judge"), tuple(rows))
+    return Sheet(
+        titled(Sample.of(head), head["generated"], by), ("system", *heads, "judge"), tuple(rows)
+    )
 
 
 def _cell(cell: ClaimRecord | None, form: str) -> str:
