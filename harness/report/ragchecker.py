@@ -50,7 +50,7 @@ def write(folder: Path, out: Path, entry: Entry, heads: Sequence[Mapping[str, An
     keys = set(map(key_of, heads))
     lines = claim_lines(folder) if keys else ()
     judged = {line["id"]: line for line in lines if key_of(line) in keys}
-    results = [_result(each, judged.get(each.id)) for each in asked(folder, entry)]
+    results = [result(each, judged.get(each.id)) for each in asked(folder, entry)]
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f".part-{out.name}")
     try:
@@ -62,7 +62,8 @@ def write(folder: Path, out: Path, entry: Entry, heads: Sequence[Mapping[str, An
     return f"It holds texts of {entry['task']} (licence: {licence})."
 
 
-def _result(one: Asked, line: Mapping[str, Any] | None) -> dict[str, Any]:
+def result(one: Asked, line: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A question as RAGChecker has it; ``line`` is what claims.jsonl says of it."""
     case = one.case
     found: dict[str, Any] = {
         "query_id": case.id,
