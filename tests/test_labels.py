@@ -14,6 +14,7 @@ import pytest
 from answering import Answering
 from exploits import EXPLOITS
 from forging import files_of, packed
+from test_page import parsed
 
 from harness import api, registry
 from harness.cli import main
@@ -244,6 +245,21 @@ def test_no_gate_sees_claims(made, capsys) -> None:
     assert main(["compare", str(made.run), str(made.run)]) in (0, 4)
     said = capsys.readouterr().out
     assert "EM" in said and not [name for name in METRICS if name in said]
+
+
+def test_the_page_has_the_table_of_each_judge(made) -> None:
+    found, _ = parsed(made.run)
+    (title,) = [each for each in found.tables if "claims by exact" in each]
+    _heads, *rows = found.tables[title]
+    records = api.claim_records(made.run)
+    assert "mechanism test" in title and len(rows) == 2
+    for system, *cells in rows:
+        mine = {
+            each.metric: f"{each.value:.3f} ({each.low:.3f}–{each.high:.3f})"
+            for each in records
+            if (each.system, each.judge) == (system, "exact")
+        }
+        assert cells[:-1] == [mine.get(metric, "–") for metric in METRICS]
 
 
 # --- RAGChecker's program -------------------------------------------------------------

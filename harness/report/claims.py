@@ -64,28 +64,35 @@ def claim_records(folders: Folders) -> list[ClaimRecord]:
 
 def claims_report(folders: Folders, style: Style = "table") -> str:
     """The tables of one or more runs as text; empty if nobody judged them."""
+    found = [written(sheet, style) for _, sheet in claim_sheets(folders, style)]
+    stale = [
+        f"Some claims of {folder} are not shown: {STALE.format(folder=folder)}"
+        for folder in listed(folders)
+        if len(_fresh(folder)) < len(read_claims(folder))
+    ]
+    return "\n\n".join([*found, *([KEY] if found else []), *stale])
+
+
+def claim_sheets(folders: Folders, style: Style) -> list[tuple[str, Sheet]]:
+    """The tables of one or more runs, each with the digest of the sample that it is about."""
     tables: dict[tuple[Any, ...], list[tuple[Mapping[str, Any], list[ClaimRecord]]]] = {}
-    notes = []
     for folder in listed(folders):
-        fresh = _judged(folder)
-        for head, rows in fresh:
-            key = tuple(head[name] for name in ("judge", "prompt", "sample"))
+        for head, rows in _judged(folder):
+            key = tuple(head[name] for name in ("sample", "judge", "prompt"))
             tables.setdefault(key, []).append((head, _cells(head, rows)))
-        if len(fresh) < len(read_claims(folder)):
-            notes.append(f"Some claims of {folder} are not shown: {STALE.format(folder=folder)}")
-    found = [written(_sheet(each, style), style) for each in tables.values()]
-    return "\n\n".join([*found, *([KEY] if found else []), *notes])
+    return [(sample, _sheet(each, style)) for (sample, *_), each in tables.items()]
+
+
+def _fresh(folder: Path) -> list[dict[str, Any]]:
+    """What claims.json says of each judge and pipeline whose rows are still those it saw."""
+    heads = read_claims(folder)
+    now = present(folder) if heads else {}
+    return [h for h in heads if now.get(h["sample"], {}).get(h["system"]) == h["rows"]]
 
 
 def _judged(folder: Path) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """What each judge said of each pipeline whose rows are still those it saw."""
-    heads = read_claims(folder)
-    now = present(folder) if heads else {}
-    found = {
-        key_of(head): (head, list[dict[str, Any]]())
-        for head in heads
-        if now.get(head["sample"], {}).get(head["system"]) == head["rows"]
-    }
+    """The same, each with its lines of claims.jsonl."""
+    found = {key_of(head): (head, list[dict[str, Any]]()) for head in _fresh(folder)}
     for line in claim_lines(folder) if found else ():
         if key_of(line) in found:
             found[key_of(line)][1].append(line)

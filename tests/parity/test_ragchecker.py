@@ -99,7 +99,7 @@ def package(how: str, replies: list[str]) -> dict[str, Any]:
 
 
 def test_what_a_model_writes_is_read_and_never_run() -> None:
-    harmless = '("it", "is", "so")\n- ("The \\\\"X\\\\"", \'by\', "Zoë (b. 1900), 東京 🦉")'
+    harmless = '("it", "is", "so")\n- ("The \\"X\\"", \'by\', "Zoë (b. 1900), 東京 🦉")'
     replies = [harmless, *(f"{each}\n{harmless}" for each in EXPLOITS)]
     plain, *ran = package("open", replies)["judged"]
     assert not plain["ran"] and all(each["ran"] for each in ran)  # so there is a hole
