@@ -498,23 +498,43 @@ def show_(
 @app.command("claims")
 def claims_(
     run: Annotated[Path, typer.Argument(help="The folder that run printed.")],
-    judge: Annotated[str, typer.Option(help="As list judges spells it.")] = "exact",
+    judge: Annotated[
+        str | None, typer.Option(help="As list judges spells it; exact if left out.")
+    ] = None,
     task: Annotated[str | None, typer.Option("--task", help="Of several tasks.")] = None,
     system: Annotated[str | None, typer.Option("--system", help="Of several pipelines.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write one pipeline's answers, with the data's texts, as RAGChecker reads them; "
+            "with --judge what it says of them, too."
+        ),
+    ] = None,
     data: Data = DATA,
 ) -> None:
     """Judge a run's answers claim by claim, with RAGChecker's metrics; nothing is run again.
 
     Exit code 3: the judge failed on some questions; the same command asks about them again.
     """
+    from harness.report import ragchecker
     from harness.report.claims import claim_records, claims_report
     from harness.run.progress import told
     from harness.score.judging import judge_run
 
-    heads = judge_run(run, judge, task=task, system=system, data=data, progress=told)
-    cells = [asdict(each) for each in claim_records(run)] if as_json else []
-    typer.echo(json.dumps(cells, indent=1) if as_json else claims_report(run))
+    if as_json and export is not None:
+        raise HarnessError("--export and --json do not go together.", "Leave out one.")
+    entry = None if export is None else ragchecker.ready(run, export, task, system)
+    heads: list[dict[str, Any]] = []
+    if judge is not None or entry is None:
+        heads = judge_run(run, judge or "exact", task=task, system=system, data=data, progress=told)
+    if export is not None and entry is not None:
+        typer.echo(ragchecker.write(run, export, entry, heads), err=True)
+        typer.echo(export)
+    elif as_json:
+        typer.echo(json.dumps([asdict(each) for each in claim_records(run)], indent=1))
+    else:
+        typer.echo(claims_report(run))
     for head in heads:
         if head["failed"]:
             typer.echo(f"{head['system']}: {head['failed']} not judged: {head['why']}", err=True)

@@ -48,6 +48,25 @@ def test_a_worked_example() -> None:
 
 
 @pytest.mark.parametrize(
+    ("tables", "above"),
+    [
+        (Tables([], [], [], []), {}),
+        (Tables([], [False], [], [[True, False]]), {"claim_recall": 1, "context_precision": 0.5}),
+        (
+            Tables([True, False], [], [[True], [False]], []),
+            {"precision": 0.5, "hallucination": 0.5, "faithfulness": 0.5},
+        ),
+        (
+            Tables([True, False], [True], [[], []], [[]]),
+            {"precision": 0.5, "recall": 1, "f1": 2 / 3},
+        ),
+    ],
+)
+def test_a_share_of_nothing_is_0_as_in_ragchecker(tables: Tables, above: dict[str, float]) -> None:
+    assert claim_metrics(tables) == pytest.approx({**dict.fromkeys(METRICS, 0), **above})
+
+
+@pytest.mark.parametrize(
     "tables",
     [
         Tables([True], [True], [[True, False]], [[True]]),

@@ -7,7 +7,8 @@
     <task>/<pipeline>/rows.jsonl   a row a question asked, in order, and no other
     latency.jsonl    if it was measured     challenge.json  if it answers one
 
-There is no corpus text in it but what a system wrote itself (``raw``, answers, extras). Names are
+There is no corpus text in it but what a system wrote itself (``raw``, answers, extras); what judges
+said (claims.json, claims.jsonl) stays out, for it has the claims of the gold answers. Names are
 sorted and dates fixed, so that the same run packs to the same bytes.
 """
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from harness.report.sheet import MINI, Folders, Sheet, Style, listed, written
+from harness.report.sheet import Folders, Sheet, Style, listed, titled, written
 from harness.score.claims import METRICS
 from harness.score.intervals import cluster_intervals
-from harness.score.judging import claim_lines, read_claims
-from harness.score.results import present
+from harness.score.judging import claim_lines, key_of, read_claims
+from harness.score.results import Sample, present
 
 KEY = (
     "Claim-level metrics as RAGChecker defines them (docs/claims.md); noise and hallucination are "
@@ -65,36 +65,39 @@ def claim_records(folders: Folders) -> list[ClaimRecord]:
 
 def claims_report(folders: Folders, style: Style = "table") -> str:
     """The tables of one or more runs as text; empty if nobody judged them."""
+    found = [written(sheet, style) for _, sheet in claim_sheets(folders, style)]
+    stale = [
+        f"Some claims of {folder} are not shown: {STALE.format(folder=folder)}"
+        for folder in listed(folders)
+        if len(_fresh(folder)) < len(read_claims(folder))
+    ]
+    return "\n\n".join([*found, *([KEY] if found else []), *stale])
+
+
+def claim_sheets(folders: Folders, style: Style) -> list[tuple[str, Sheet]]:
+    """The tables of one or more runs, each with the digest of the sample that it is about."""
     tables: dict[tuple[Any, ...], list[tuple[Mapping[str, Any], list[ClaimRecord]]]] = {}
-    notes = []
     for folder in listed(folders):
-        fresh = _judged(folder)
-        for head, rows in fresh:
-            key = tuple(head[name] for name in ("judge", "prompt", "sample"))
+        for head, rows in _judged(folder):
+            key = tuple(head[name] for name in ("sample", "judge", "prompt"))
             tables.setdefault(key, []).append((head, _cells(head, rows)))
-        if len(fresh) < len(read_claims(folder)):
-            notes.append(f"Some claims of {folder} are not shown: {STALE.format(folder=folder)}")
-    found = [written(_sheet(each, style), style) for each in tables.values()]
-    return "\n\n".join([*found, *([KEY] if found else []), *notes])
+    return [(sample, _sheet(each, style)) for (sample, *_), each in tables.items()]
+
+
+def _fresh(folder: Path) -> list[dict[str, Any]]:
+    """What claims.json says of each judge and pipeline whose rows are still those it saw."""
+    heads = read_claims(folder)
+    now = present(folder) if heads else {}
+    return [h for h in heads if now.get(h["sample"], {}).get(h["system"]) == h["rows"]]
 
 
 def _judged(folder: Path) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """What each judge said of each pipeline whose rows are still those it saw."""
-    heads = read_claims(folder)
-    now = present(folder) if heads else {}
-    found = {
-        _key(head): (head, list[dict[str, Any]]())
-        for head in heads
-        if now.get(head["sample"], {}).get(head["system"]) == head["rows"]
-    }
+    """The same, each with its lines of claims.jsonl."""
+    found = {key_of(head): (head, list[dict[str, Any]]()) for head in _fresh(folder)}
     for line in claim_lines(folder) if found else ():
-        if _key(line) in found:
-            found[_key(line)][1].append(line)
+        if key_of(line) in found:
+            found[key_of(line)][1].append(line)
     return list(found.values())
-
-
-def _key(line: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(line[name] for name in ("judge", "prompt", "sample", "system"))
 
 
 def _cells(head: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[ClaimRecord]:
@@ -127,8 +130,7 @@ def _sheet(lines: Sequence[tuple[Mapping[str, Any], list[ClaimRecord]]], style: 
     cells = {each["system"]: {cell.metric: cell for cell in own} for each, own in lines}
     shown = [name for name in METRICS if any(name in own for own in cells.values())]
     prompt = f"prompt {head['prompt']}" if head["prompt"] else "no prompt"
-    title = f"{head['task']} · {head['split']} · {head['setting']} · claims by {head['judge']}"
-    title += f" ({prompt})" + (f" — {MINI}" if head["generated"] else "")
+    by = f"claims by {head['judge']} ({prompt})"
     form = "\n{}" if style == "table" else " ({})"
     rows = []
     for each, own in lines:
@@ -136,7 +138,9 @@ def _sheet(lines: Sequence[tuple[Mapping[str, Any], list[ClaimRecord]]], style: 
         rows.append((each["system"], *(_cell(found.get(m), form) for m in shown), _end(each, own)))
     most = {m: max((c[m] for c in cells.values() if m in c), key=lambda c: c.n) for m in shown}
     heads = (f"{m.replace('_', chr(10))}\n{most[m].n} ({most[m].groups})" for m in shown)
-    return Sheet(title, ("system", *heads, "judge"), tuple(rows))
+    return Sheet(
+        titled(Sample.of(head), head["generated"], by), ("system", *heads, "judge"), tuple(rows)
+    )
 
 
 def _cell(cell: ClaimRecord | None, form: str) -> str:

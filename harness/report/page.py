@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from base64 import b64encode
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,8 @@ from harness.report.cases import (
 )
 from harness.report.cases import texts as texts_of
 from harness.report.charts import Bar, Intervals, Tradeoff, bars, intervals, tradeoff
+from harness.report.claims import KEY as CLAIMS_KEY
+from harness.report.claims import claim_sheets
 from harness.report.lost import CLASSES, MEANING
 from harness.report.sheet import Folders, Sheet, listed
 from harness.report.tables import BOUNDS, KEY, Table, tables
@@ -48,6 +51,7 @@ class Section:
 
     title: str
     scores: Sheet
+    claims: Sequence[Sheet]
     intervals: tuple[Intervals, ...]
     tradeoff: Tradeoff | None
     lost: Sheet | None
@@ -72,9 +76,13 @@ def page(folders: Folders, out: Path | str, texts: bool = False) -> Path:
     shown = tables(scored)
     if not shown:
         raise HarnessError("there is nothing to show.", "Give the folder of a scored run.")
+    judged: defaultdict[str, list[Sheet]] = defaultdict(list)
+    for sample, sheet in claim_sheets(scored, "markdown"):
+        judged[sample].append(sheet)
     html = _rendered(
-        sections=[_section(table, found[table.sample], given) for table in shown],
+        sections=[_section(t, found[t.sample], judged[t.sample.digest], given) for t in shown],
         key=KEY,
+        claims_key=CLAIMS_KEY,
         latency_key=latency.KEY,
         meaning=MEANING,
         payload=as_json([_questions(found[t.sample], t, texts) for t in shown]),
@@ -120,7 +128,9 @@ def as_json(value: object) -> str:
 # --- tables and drawings --------------------------------------------------------------
 
 
-def _section(table: Table, asked: Cases, folders: Sequence[Path]) -> Section:
+def _section(
+    table: Table, asked: Cases, claims: Sequence[Sheet], folders: Sequence[Path]
+) -> Section:
     primary = [*asked.answer_metrics[:1], *asked.ranking_metrics[:1]]
     timed = [
         (cells, each)
@@ -140,6 +150,7 @@ def _section(table: Table, asked: Cases, folders: Sequence[Path]) -> Section:
     return Section(
         table.title,
         score_sheet(table, "markdown"),
+        claims,
         tuple(intervals(table, metric) for metric in primary),
         tradeoff(primary[0], quality, ms) if len(timed) == 1 else None,
         _lost_sheet(lost) if lost else None,

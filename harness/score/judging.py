@@ -63,7 +63,8 @@ class Judged(NamedTuple):
 
 class Judge(Protocol):
     """Breaks answers into claims and checks them; one that has ``judged(case) -> Judged`` does both
-    at once and needs no other method.
+    at once needs no other method but `open`. One that has ``expect(cases)`` is told the cases of a
+    pipeline before it is asked about the first; what it raises then is a mistake of the user's.
 
     prompt:  all that it tells a model, for the hash; empty if it asks none
     replies: how many it has had, and ``unread``, how many of them could not be read. What could
@@ -254,6 +255,8 @@ def _judge_all(
     """A line for each question that could be judged, and the last reason why one could not."""
     found: list[dict[str, Any]] = []
     why, row = "", 0
+    if callable(expect := getattr(judge, "expect", None)):
+        expect([each.case for each in questions])
     reads = any(each.case.passages for each in questions)
     with progress(f"{entry['task']} {entry['system']}: claims", len(questions), 0) as advance:
         for each in questions:
@@ -288,22 +291,26 @@ def _line(one: Asked, found: Judged, reads: bool) -> dict[str, Any]:
 # --- on disk --------------------------------------------------------------------------
 
 
-def _key(line: Mapping[str, Any]) -> tuple[str, ...]:
+def key_of(line: Mapping[str, Any]) -> tuple[str, ...]:
+    """What ties a line of claims.jsonl to what claims.json says."""
     return tuple(line[name] for name in ("judge", "prompt", "sample", "system"))
 
 
 def _write(folder: Path, heads: Sequence[dict[str, Any]], lines: Sequence[dict[str, Any]]) -> None:
     """Put what was judged in the place of what the same judge said of the same pipelines."""
-    new = {_key(head) for head in heads}
-    old = [head for head in read_claims(folder) if _key(head) not in new]
-    stay = (line for line in claim_lines(folder) if _key(line) not in new) if old else ()
+    new = {key_of(head) for head in heads}
+    old = [head for head in read_claims(folder) if key_of(head) not in new]
+    stay = (line for line in claim_lines(folder) if key_of(line) not in new) if old else ()
     part, index = folder / "claims.part", folder / "claims.json"
-    with part.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in (*stay, *lines))
-    index.unlink(missing_ok=True)
-    part.replace(folder / "claims.jsonl")
-    part.write_text(json.dumps([*old, *heads], indent=1, ensure_ascii=False), encoding="utf-8")
-    part.replace(index)
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in (*stay, *lines))
+        index.unlink(missing_ok=True)
+        part.replace(folder / "claims.jsonl")
+        part.write_text(json.dumps([*old, *heads], indent=1, ensure_ascii=False), encoding="utf-8")
+        part.replace(index)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def read_claims(folder: Path) -> list[dict[str, Any]]:
@@ -315,4 +322,5 @@ def read_claims(folder: Path) -> list[dict[str, Any]]:
 
 def claim_lines(folder: Path) -> Iterator[dict[str, Any]]:
     """The lines of claims.jsonl."""
-    return (line for _, line in json_rows(folder / "claims.jsonl"))
+    path = folder / "claims.jsonl"
+    return (line for _, line in (json_rows(path) if path.stat().st_size else ()))

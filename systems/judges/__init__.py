@@ -4,4 +4,5 @@ TABLE = {
     "exact": "harness.score.judging:Exact",
     "endpoint": "systems.judges.asking:EndpointJudge",
     "model": "systems.judges.asking:ModelJudge",
+    "labels": "systems.judges.labels:Labels",
 }
