@@ -22,7 +22,7 @@ from harness import api, registry
 from harness.cli import main
 from harness.data import Answer, Reply
 from harness.report.bundle import pack
-from harness.report.compare import compare, written_comparisons
+from harness.report.compare import compare
 from harness.report.latency import as_json as latency_json
 from harness.report.page import page
 from harness.report.reported import SOURCE, sheets
@@ -30,6 +30,7 @@ from harness.report.sheet import MINI
 from harness.report.show import show
 from harness.report.submission import submit
 from harness.report.tables import report
+from harness.report.verdicts import written_comparisons
 from harness.score.results import read_manifest
 
 
@@ -172,6 +173,8 @@ def test_the_page_has_a_section_for_each(run: Path) -> None:
             heads = " ".join(re.findall(r"<th scope=\"col\">(.*?)</th>", table))
             if caption == title:
                 says(heads.replace("<small>", " "), source)
+            elif " · claims by " in caption:
+                assert source_of(caption) == source and f"<small>{source.n} (" in heads
             elif caption.startswith("By "):
                 assert "n=" in table and f"{source.gold} for rankings" in after
             elif "atency" in caption:
