@@ -284,5 +284,6 @@ def test_accepting_without_tolerances_keeps_those_that_were_accepted() -> None:
     words = ("--tolerance-file", "gate.yaml")
     assert cli("base", "new", "--accept", "--reason", "first", *words) == 0
     assert cli("base", "later", "--accept", "--reason", "second") == 0
+    assert cli("base", "new", *words) == 0
     Path("gate.yaml").write_text("tolerances: [{tolerance: 0.5, date: 2026-01-05, reason: x}]")
     assert cli("base", "new", *words) == 2

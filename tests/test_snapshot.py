@@ -53,6 +53,10 @@ def test_nothing_but_an_accepted_base_is_replaced(capsys: Any) -> None:
         assert cli("base", folder, "--accept", "--reason", "why") == 0
     for folder in ("thesis", "base.old", "base.part"):
         assert Path(folder, "thesis.txt").read_text() == "years of work"
+    Path("base/notes.txt").write_text("why we trust it")
+    capsys.readouterr()
+    assert "base/notes.txt is not from accepting" in accepting(capsys, "base", "new")
+    Path("base/notes.txt").rename("notes.txt")
     Path("base.accepting").mkdir()
     Path("base.accepting/thesis.txt").write_text("years of work")
     capsys.readouterr()

@@ -32,41 +32,46 @@ def check_accept(base: Path, new: Path, reason: str, whole: bool = True) -> None
 
     whole: all of the base is compared with it
     """
-    mistakes = []
-    if not whole:
-        mistakes.append(
-            HarnessError(
-                "--accept replaces the whole base, so all of it is compared.",
-                "Leave out --baseline, --system, --task and --metric; if the new run is to ask "
-                "something else, delete the base and accept the first one again.",
-            )
-        )
-    if not reason.strip():
-        mistakes.append(
-            HarnessError("a base is accepted for a reason.", 'Write --reason "why it changed".')
-        )
+    told = [
+        (
+            not whole,
+            "--accept replaces the whole base, so all of it is compared.",
+            "Leave out --baseline, --system, --task and --metric; if the new run is to ask "
+            "something else, delete the base and accept the first one again.",
+        ),
+        (
+            not reason.strip(),
+            "a base is accepted for a reason.",
+            'Write --reason "why it changed".',
+        ),
+    ]
+    mistakes = [HarnessError(message, hint) for is_so, message, hint in told if is_so]
+    raise_together([*mistakes, *_irreplaceable(base, new)])
+    score_heads(new)
+
+
+def _irreplaceable(base: Path, new: Path) -> Iterator[HarnessError]:
+    """Why a folder is not replaced by a run."""
     place, run, here = base.resolve(), new.resolve(), Path.cwd()
     if place == run:
-        mistakes.append(HarnessError(f"{new} is the base itself.", "Accept another run."))
+        yield HarnessError(f"{new} is the base itself.", "Accept another run.")
     elif run.is_relative_to(place):
-        mistakes.append(HarnessError(f"{new} is in {base}, which is replaced.", "Move it out."))
-    if here.is_relative_to(place):
-        mistakes.append(
-            HarnessError(
-                f"the folder that you are in is {'' if here == place else 'in '}the base, which is "
-                "replaced.",
-                "Go out of it with `cd`, and name the base from there.",
-            )
+        yield HarnessError(f"{new} is in {base}, which is replaced.", "Move it out.")
+    elif here.is_relative_to(place):
+        yield HarnessError(
+            f"the folder that you are in is {'' if here == place else 'in '}the base, which is "
+            "replaced.",
+            "Go out of it with `cd`, and name the base from there.",
         )
     elif base.exists() and not (base / ACCEPTED).is_file():
-        mistakes.append(
-            HarnessError(
-                f"{base} is no accepted base (it has no {ACCEPTED}), so it is not replaced.",
-                "Name a folder that does not exist: the run is copied there as the first base.",
-            )
+        yield HarnessError(
+            f"{base} is no accepted base (it has no {ACCEPTED}), so it is not replaced.",
+            "Name a folder that does not exist: the run is copied there as the first base.",
         )
-    raise_together(mistakes)
-    score_heads(new)
+    elif base.exists() and (strange := _strange(base)):
+        yield HarnessError(
+            f"{strange} is not from accepting, and {base} is replaced as a whole.", "Move it out."
+        )
 
 
 def accept(base: Path, new: Path, reason: str, tolerances: Sequence[Tolerance]) -> None:
@@ -147,6 +152,12 @@ def _log(base: Path) -> str:
         raise HarnessError(
             f"cannot read {base / ACCEPTED} ({error}).", "Restore it from your repository."
         ) from error
+
+
+def _strange(base: Path) -> Path | None:
+    """A file in a base that `accept` did not write."""
+    own = {base / ACCEPTED, base / "manifest.json", *_kept(base)}
+    return next((each for each in base.rglob("*") if each.is_file() and each not in own), None)
 
 
 def _copy(run: Path, place: Path, log: str) -> None:
