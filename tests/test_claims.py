@@ -343,3 +343,9 @@ def test_real_tasks_have_no_exact_judge(capsys) -> None:
     folder = api.run(["toy"], ["bm25+answering:solves=false@3"])
     assert main(["claims", str(folder)]) == 2
     assert "toy is no generated world" in capsys.readouterr().err
+
+
+def test_a_run_without_gold_answers_has_nothing_to_judge(run: Path, monkeypatch) -> None:
+    monkeypatch.setattr("harness.score.judging.asked", lambda folder, entry: [])
+    assert [head["judged"] for head in api.claims(run)] == [0, 0]
+    assert "judged=0" in api.claims_report(run)

@@ -28,6 +28,8 @@ def ready(folder: Path, out: Path, task: str | None, system: str | None) -> Entr
     """The pipeline to write; `HarnessError` unless it is one, and ``out`` a place for it."""
     if out.exists():
         raise HarnessError(f"{out} exists.", "Name another file, or delete it.")
+    if out.suffix != ".json":
+        raise HarnessError(f"{out}: RAGChecker's file is one JSON value.", "Name it ….json.")
     for parent in out.resolve().parents:
         if (parent / "manifest.json").exists():
             raise HarnessError(
