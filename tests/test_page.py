@@ -373,8 +373,9 @@ def test_the_page_of_real_data_has_no_text_of_it_unless_asked() -> None:
     def talks(row: Row) -> Row:
         """As RetroLLM does: what it writes is the corpus's."""
         (text, clue) = ("The larch stands by the old gate today", ["stands by the old gate"])
-        extras = {"clues": clue, "list": list(row.read), "losses": [0.51234567, 0.25]}
-        return replace(row, error=text) if row.error else replace(row, raw=text, extras=extras)
+        extras = {"clues": clue, "list": list(row.read), "losses": [0.51234567, 0.25], text: 1}
+        said = replace(row, raw=text, extras=extras, counts={text: 1.0, "tokens": 2.0})
+        return replace(row, error=text) if row.error else said
 
     folder = a_scored_run("toy", change=talks)
     _, (table,) = parsed(folder)

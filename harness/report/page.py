@@ -80,7 +80,10 @@ def page(folders: Folders, out: Path | str, texts: bool = False) -> Path:
     for sample, sheet in claim_sheets(scored, "markdown"):
         judged[sample].append(sheet)
     html = _rendered(
-        sections=[_section(t, found[t.sample], judged[t.sample.digest], given) for t in shown],
+        sections=[
+            _section(each, found[each.sample], judged[each.sample.digest], given, texts)
+            for each in shown
+        ],
         key=KEY,
         claims_key=CLAIMS_KEY,
         latency_key=latency.KEY,
@@ -129,7 +132,7 @@ def as_json(value: object) -> str:
 
 
 def _section(
-    table: Table, asked: Cases, claims: Sequence[Sheet], folders: Sequence[Path]
+    table: Table, asked: Cases, claims: Sequence[Sheet], folders: Sequence[Path], texts: bool
 ) -> Section:
     primary = [*asked.answer_metrics[:1], *asked.ranking_metrics[:1]]
     timed = [
@@ -158,7 +161,7 @@ def _section(
         breakdowns(asked),
         "" if asked.labelled else UNLABELLED,
         [sheet for _, each in timed for sheet in each],
-        _costs(asked),
+        _costs(asked, texts or asked.generated),
     )
 
 
@@ -176,14 +179,14 @@ def _lost_sheet(lost: Mapping[str, Sequence[str | None]]) -> Sheet:
     return Sheet("Where the answer was lost", ("system", *names, "questions"), tuple(rows))
 
 
-def _costs(asked: Cases) -> Sheet | None:
+def _costs(asked: Cases, open_: bool) -> Sheet | None:
     """The mean of what systems count, over the questions that they count it for; the last column
     is the most questions that one of them has."""
     found: dict[str, dict[str, list[float]]] = {}
     for system in asked.entries:
         for case in asked.cases:
             row = case.outcomes[system].row
-            for name, value in (row.counts if row else {}).items():
+            for name, value in (_counts(row, open_) if row else {}).items():
                 found.setdefault(system, {}).setdefault(name, []).append(value)
     names = list(dict.fromkeys(name for each in found.values() for name in each))
     if not names:
@@ -268,7 +271,7 @@ def _system(asked: Cases, system: str, docs: Mapping[str, int], open_: bool) -> 
         "read": [[docs[doc_id] for doc_id in _row(each).read] for each in outcomes],
         "ms": [None if each.ms is None else round(each.ms, 2) for each in outcomes],
         "error": [_cut(_row(each).error) if open_ else "" for each in outcomes],
-        "counts": _columns([_row(each).counts for each in outcomes]),
+        "counts": _columns([_counts(_row(each), open_) for each in outcomes]),
     }
     if open_:
         found["said"] = [_said(each, docs) for each in outcomes]
@@ -311,9 +314,16 @@ def _said(outcome: Outcome, docs: Mapping[str, int]) -> dict[str, Any]:
 
 
 def _figures(extras: Mapping[str, Any], docs: Mapping[str, int]) -> dict[str, Any]:
-    """Of what else a system says, the numbers alone: texts may be the data's."""
+    """Of what else a system says, the numbers alone, under names of one word: texts may be the
+    data's."""
     plain = shortened(extras, _cut)
-    return {name: value for name, value in plain.items() if _wordless(value, docs)}
+    told = {name: value for name, value in plain.items() if _wordless(value, docs)}
+    return {name: value for name, value in told.items() if name.isidentifier()}
+
+
+def _counts(row: Row, open_: bool) -> Mapping[str, float]:
+    """What a system counts; where texts are left out, under names of one word."""
+    return {name: n for name, n in row.counts.items() if open_ or name.isidentifier()}
 
 
 def _wordless(value: Any, docs: Mapping[str, int]) -> bool:
