@@ -22,13 +22,13 @@ import numpy as np
 
 from harness.data import HarnessError, raise_together
 from harness.report.cases import question_texts
-from harness.report.gate import SAME, Tolerance, Verdict, tolerance_for, verdict
+from harness.report.gate import LEVEL, SAME, Tolerance, Verdict, tolerance_for, verdict
 from harness.report.latency import passes
 from harness.report.sheet import Sheet, Style, titled, written
 from harness.run.store import asked_rows
 from harness.score.changed import changed_rows
 from harness.score.intervals import Floats
-from harness.score.paired import Paired, holm, paired
+from harness.score.paired import Paired, draws_for, holm, paired
 from harness.score.results import (
     Columns,
     Sample,
@@ -162,7 +162,8 @@ def compare(
         mistakes += _unlike(one, other, pair)
         chosen.append((pair, _metrics(one, other, pair, metrics, mistakes)))
     raise_together(list({str(each): each for each in mistakes}.values()))
-    tested = [each for chosen_ in chosen for each in _tested(one, other, *chosen_, seed)]
+    draws = draws_for(sum(len(named) for _, named in chosen), LEVEL)
+    tested = [each for chosen_ in chosen for each in _tested(one, other, *chosen_, seed, draws)]
     raise_together([error for each in tested for error in _same_rows_other_scores(each)])
     adjusted = iter(holm([each.found.p for each in tested if not each.same]))
     return [
@@ -380,7 +381,7 @@ class _Tested:
 
 
 def _tested(
-    one: _Run, other: _Run, pair: Pair, metrics: Sequence[str], seed: int
+    one: _Run, other: _Run, pair: Pair, metrics: Sequence[str], seed: int, draws: int
 ) -> Iterator[_Tested]:
     """The differences of two systems, a metric each."""
     sample = Sample.of(pair[0]).digest
@@ -395,7 +396,7 @@ def _tested(
     for metric in metrics:
         before = np.array(mine.values[metric])[order]
         after = np.array(yours.values[metric])
-        found = paired(before, after, yours.groups, seed)
+        found = paired(before, after, yours.groups, seed, draws=draws)
         yield _Tested(pair, metric, yours.ids, before, after, found, changed)
 
 
