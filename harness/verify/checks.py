@@ -371,6 +371,8 @@ def _others(case: Case) -> None:
 def _again(case: Case, again: int, seed: int, progress: Progress) -> tuple[Rerun, ...]:
     """Ask some questions of every pipeline once more."""
     done = []
+    facts, sessions = case.about["facts"], case.about["sessions"]
+    sessions = [{**each, "machine": facts[each["machine"]]} for each in sessions]
     for number, job in enumerate(case.jobs):
         entry = job.entry
         parts = [parts_of(case.about, key) for key in entry["stages"]]
@@ -379,13 +381,13 @@ def _again(case: Case, again: int, seed: int, progress: Progress) -> tuple[Rerun
         claimed = {row.id: row for row in read_rows(rows_file) if row.id in ids}
         place = case.place / "again" / f"{number}"
         try:
-            one = rerun(entry, job.pipeline, parts, claimed, place, case.data, progress)
+            one = rerun(entry, job.pipeline, parts, claimed, sessions, place, case.data, progress)
         except HarnessError as error:
             case.found.add("rerun", entry["rows"], f"it cannot be run again here: {error}")
             continue
         done.append(one)
         if one.sentence:
             case.found.add("rerun", entry["rows"], one.sentence)
-        for note in one.notes:
-            case.notices[f"{printable(entry['system'])}: {note}"] = None
+        if one.note:
+            case.notices[f"{printable(entry['system'])}: {one.note}"] = None
     return tuple(done)
