@@ -102,6 +102,11 @@ def manifest(change: Callable[[dict[str, Any]], object], keys: bool = False) -> 
     return lambda files: edit(files, "manifest.json", changed)
 
 
+def session(**fields: object) -> Change:
+    """Change the run's first session."""
+    return manifest(lambda about: about["sessions"][0].update(fields))
+
+
 def submission(**fields: object) -> Change:
     return lambda files: edit(files, "submission.json", lambda told: told.update(fields))
 
@@ -315,6 +320,12 @@ FORGED: dict[str, tuple[str, Change]] = {
     ),
     "mini called real": ("manifest", manifest(in_entry(generated=False))),
     "metrics left out": ("manifest", manifest(in_entry(ranking_metrics=["R@5"]))),
+    "started in the year 9999": ("manifest", session(started="9999-01-01T00:00:00+00:00")),
+    "ended in the year 9999": ("manifest", session(ended="9999-01-01T00:00:00+00:00")),
+    "ended before it started": ("manifest", session(ended="2001-01-01T00:00:00+00:00")),
+    "started at no time": ("manifest", session(started="9999")),
+    "a time without a zone": ("manifest", session(started="2020-01-01T00:00:00")),
+    "a time in another spelling": ("manifest", session(started="20200101T000000+00:00")),
     "an unfinished run": ("manifest", manifest(in_entry(errors=None))),
     "errors denied": ("manifest", row(put(error="bm25: failed"))),
     "questions denied": ("manifest", manifest(in_entry(questions=19))),
@@ -1383,6 +1394,28 @@ def test_on_the_command_line(made, capsys) -> None:
     assert "nowhere.zip does not exist" in capsys.readouterr().err
     assert main(["verify", str(made.place), *data]) == 2
     assert "is a folder" in capsys.readouterr().err
+
+
+def test_a_seed_that_would_do_nothing_is_refused(made, capsys) -> None:
+    data = ["--seed", "3", "--data", str(made.data)]
+    assert main(["verify", str(made.good), *data]) == 2
+    assert "Add --rerun N" in capsys.readouterr().err
+    assert main(["leaderboard", str(made.place), "-o", "x.html", *data]) == 2
+    assert "Add --rerun N" in capsys.readouterr().err and not Path("x.html").exists()
+
+
+def test_a_mistake_of_ours_does_not_look_like_a_finding(made, capsys, monkeypatch) -> None:
+    from harness.verify import checks
+
+    monkeypatch.setattr(checks, "examine", lambda *a: {}["x"])
+    assert main(["verify", str(made.good), "--data", str(made.data)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert "KeyError: this is a mistake of the harness, not yours" in lines[-1]
+    assert lines[0].startswith("Traceback")
+
+
+def test_a_run_that_was_killed_has_no_end(made) -> None:
+    assert not verify(forged(made.good, session(ended=None, ended_how=None)), made.data).findings
 
 
 def test_a_run_is_packed_on_the_command_line(made, capsys) -> None:
