@@ -1,8 +1,9 @@
 """The command line: ``python -m harness …``.
 
 Exit codes: 0 fine · 1 a regression, a repeat that changed rows, or a bundle with findings ·
-2 usage, not comparable, or nothing could be done · 3 finished with errored questions ·
-4 inconclusive · 130 interrupted. A user's mistake is one sentence, never a traceback.
+2 usage, not comparable, nothing could be done, or a mistake of the harness itself ·
+3 finished with errored questions · 4 inconclusive · 130 interrupted. A user's mistake is one
+sentence, never a traceback.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -75,8 +77,13 @@ Metrics = Annotated[
     list[str],
     typer.Option("--metric", help="Further metrics: P@1, nDCG@5, Acc, AccOutput, EvidenceR@1 …"),
 ]
+Published = Annotated[
+    str | None,
+    typer.Option("--challenge-seed", help="What was published: only bundles of that challenge."),
+]
 SHOWN = 5
 """Lines of a script's log that are printed."""
+OURS = "this is a mistake of the harness, not yours. Please report it with the lines above."
 LENIENT = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 
@@ -728,8 +735,8 @@ def challenged_(
     seed: Annotated[str, typer.Option(help="A random number published after the registration.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The bundle to write.")],
     submission: Annotated[
-        Path | None, typer.Option(help="What you say of the system; see submit --template.")
-    ] = None,
+        Path, typer.Option(help="What you say of the system; see submit --template.")
+    ],
     data: Data = DATA,
 ) -> None:
     """Run the registered pipelines on the worlds that the published seed gives, and pack them."""
@@ -748,6 +755,7 @@ def verify_(
     seed: Annotated[
         int | None, typer.Option(help="Draws these; left out: drawn, so that nobody knows it.")
     ] = None,
+    published: Published = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     data: Data = DATA,
 ) -> None:
@@ -757,7 +765,7 @@ def verify_(
     from harness.verify.report import as_json as values
     from harness.verify.report import text
 
-    report = verify(bundle, data, rerun or 0, seed, told)
+    report = verify(bundle, data, rerun or 0, seed, told, published)
     typer.echo(json.dumps(values(report), indent=1) if as_json else text(report))
     raise typer.Exit(int(bool(report.findings)))
 
@@ -774,6 +782,7 @@ def leaderboard_(
         int | None, typer.Option(min=1, help="Ask so many questions of each pipeline again.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Draws these; left out: drawn.")] = None,
+    published: Published = None,
     data: Data = DATA,
 ) -> None:
     """Verify every bundle of a folder and rank those without findings."""
@@ -785,7 +794,7 @@ def leaderboard_(
         raise HarnessError(
             f"there is no format {style!r}.", f"Formats: {', '.join(get_args(Format))}."
         )
-    board = leaderboard(folder, data, metric, rerun or 0, seed, told)
+    board = leaderboard(folder, data, metric, rerun or 0, seed, told, published)
     for report in board.refused:
         typer.echo(f"{report.bundle}: not ranked, {len(report.findings)} findings", err=True)
     out.write_text(render(board, style), encoding="utf-8")  # type: ignore[arg-type]
@@ -967,6 +976,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except (KeyboardInterrupt, typer.Abort):
         code = 130
+    except Exception as error:  # noqa: BLE001  (it must not look like a finding or a regression)
+        traceback.print_exception(error)
+        print(f"harness: {type(error).__name__}: {OURS}", file=sys.stderr)
+        return 2
     if code == 130:
         kept = " What was finished is kept: the same command goes on from there."
         resumed = RESUMED & {*argv[:1], " ".join(argv[:2])}

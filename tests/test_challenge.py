@@ -62,6 +62,9 @@ def registered(told: dict[str, Any], system: str = "bm25@3") -> dict[str, Any]:
 FORGED = {
     "another seed": challenge(lambda told: told.update(seed="9")),
     "no seed": challenge(lambda told: told.update(seed="")),
+    "a seed of spaces": challenge(lambda told: told.update(seed="  ")),
+    "a seed with a space": challenge(lambda told: told.update(seed="8f3a11 ")),
+    "a seed with what does not show": challenge(lambda told: told.update(seed="8f3a11\u200b")),
     "a seed that is a number": challenge(lambda told: told.update(seed=9)),
     "other code": challenge(lambda told: registered(told).update(sources="0" * 16)),
     "other packages": challenge(lambda told: registered(told).update(versions="0" * 16)),
@@ -87,6 +90,7 @@ FORGED = {
     "registered after it was run": challenge(
         lambda told: told["registration"].update(time="2999-01-01T00:00:00+00:00")
     ),
+    "registered at no time": challenge(lambda told: told["registration"].update(time="yesterday")),
     "a changed registration": challenge(lambda told: registered(told).update(files=["x"]), False),
     "a registration of wrong types": challenge(
         lambda told: told["registration"].update(pipelines=[1])
@@ -99,6 +103,39 @@ FORGED = {
 @pytest.mark.parametrize("name", FORGED)
 def test_what_is_not_the_registered_challenge_is_refused(name: str, made) -> None:
     assert set(found(forged(made.good, FORGED[name]), made)) == {"challenge"}
+
+
+def test_seed_and_registration_are_shown_and_can_be_held_against_the_published_one(made) -> None:
+    told = json.loads((made.place / "registration.json").read_text())
+    (notice,) = verify(made.good, made.data).notices
+    for each in ("8f3a11", told["digest"], told["time"], "--challenge-seed"):
+        assert each in notice
+    report = verify(made.good, made.data, published="8f3a11")
+    assert not report.findings and "--challenge-seed" not in report.notices[0]
+    (finding,) = verify(made.good, made.data, published="8f3a12").findings
+    assert finding.rule == "challenge" and "8f3a12" in finding.sentence
+    plain = forged(made.good, lambda files: files.pop("challenge.json"))
+    assert not verify(plain, made.data).findings
+    (finding,) = verify(plain, made.data, published="8f3a11").findings
+    assert (finding.rule, finding.where) == ("challenge", "challenge.json")
+
+
+def test_nothing_is_asked_before_all_that_is_needed_is_there(made) -> None:
+    registration = made.place / "registration.json"
+    Path("there.zip").touch()
+    Path("blank.json").write_text("{}")
+    for seed, told, out, said in (
+        ("", made.told, "x.zip", ["'' is no seed"]),
+        (" ", made.told, "x.zip", ["' ' is no seed"]),
+        ("8f3a11\n", made.told, "x.zip", ["is no seed"]),
+        ("1", None, "x.zip", ["needs --submission"]),
+        ("1", Path("nowhere.json"), "there.zip", ["nowhere.json", "there.zip exists"]),
+        ("1", Path("blank.json"), "x.zip", ["system is missing", "licence is missing"]),
+    ):
+        with pytest.raises(HarnessError) as error:
+            run(registration, seed, told, Path(out), made.data)
+        assert all(each in str(error.value) for each in said)
+        assert not Path("results").exists()
 
 
 def test_part_of_the_questions_is_no_challenge(made) -> None:
@@ -156,7 +193,20 @@ def test_on_the_command_line(made, capsys) -> None:
     assert main([*words, "-o", "r.json"]) == 2
     again = ["challenge", "run", "r.json", "--seed", "8f3a11", "--submission", told]
     assert main([*again, "-o", "c.zip", "--data", str(made.data)]) == 0
-    assert main(["verify", "c.zip", "--data", str(made.data)]) == 0
+    verify_ = ["verify", "c.zip", "--data", str(made.data)]
+    assert main(verify_) == 0
+    assert "seed 8f3a11" in capsys.readouterr().out
+    assert main([*verify_, "--challenge-seed", "8f3a11"]) == 0
+    assert main([*verify_, "--challenge-seed", "7"]) == 1
+    Path("board").mkdir()
+    Path("c.zip").rename("board/c.zip")
+    board = ["leaderboard", "board", "-o", "b.html", "--data", str(made.data), "--challenge-seed"]
+    for seed, refused in (("8f3a11", ""), ("7", "c.zip: not ranked")):
+        assert main([*board, seed]) == 0
+        err = capsys.readouterr().err
+        assert refused in err if refused else "not ranked" not in err
+    assert main(["challenge", "run", "r.json", "--seed", "1", "-o", "e.zip"]) == 2
+    assert "--submission" in capsys.readouterr().err
     Path("r.json").write_text(Path("r.json").read_text().replace("bm25@3", "bm25@4"))
     assert main([*again, "-o", "d.zip", "--data", str(made.data)]) == 2
     assert "not what it hashes to" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import product
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from scipy import stats
 
 from harness.score import paired as module
-from harness.score.paired import holm, paired
+from harness.score.paired import draws_for, holm, paired, sign_flip
 
 Floats = np.ndarray
 
@@ -67,6 +68,61 @@ def test_drawn_flips_agree_with_the_normal_law(kind: str) -> None:
     found = paired(np.zeros(500), apart, named(np.arange(500)))
     normal = 2 * stats.norm.sf(abs(apart.sum()) / np.sqrt((apart**2).sum()))
     assert found.p == pytest.approx(normal, abs=0.02)
+
+
+@pytest.mark.parametrize("count", [60, 400])
+@pytest.mark.parametrize("draws", [10_000, 1_000_000])
+def test_more_flips_tell_smaller_ps(count: int, draws: int) -> None:
+    """Of equal differences the number of positive ones is binomial; both ways to draw."""
+    seen = []
+    for more in range(count // 2, count):
+        exact = 2 * stats.binom.sf(more - 1, count, 0.5)
+        apart = np.where(np.arange(count) < more, 1.0, -1.0)
+        if 1e-7 < exact < 0.5:
+            p = paired(np.zeros(count), apart, named(np.arange(count)), draws=draws).p
+            assert p >= 1 / (1 + draws)
+            assert exact / 2 < p < max(4 * exact, 1.1 / draws), exact
+            seen.append(p)
+    assert (min(seen) < 1e-5) is (draws > 10_000)
+
+
+def test_flips_stop_when_enough_are_as_far_and_memory_stays_small(monkeypatch) -> None:
+    drawn: list[int] = []
+    real = module._flipped
+    monkeypatch.setattr(
+        module, "_flipped", lambda *a: (drawn.append(len(s)) or s for s in real(*a))
+    )
+    rng, groups, flips = np.random.default_rng(1), np.arange(2000), {}
+    for far in (1.0, 3.5, 4.0, 6.0):
+        apart = rng.normal(0, 1, 2000)
+        apart += far * np.sqrt((apart**2).sum()) / 2000 - apart.mean()
+        drawn.clear()
+        tracemalloc.start()
+        sign_flip(np.zeros(2000), apart, groups, draws=300_000)
+        flips[far] = sum(drawn), tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert flips[1.0][0] == module.RESAMPLES
+    assert module.RESAMPLES < flips[3.5][0] < 150_000
+    assert 150_000 < flips[4.0][0] <= 310_000
+    assert flips[6.0][0] == 0  # the bound alone says that no flip of so many would be as far
+    assert all(peak < 30e6 for _, peak in flips.values())
+
+
+def test_the_bound_is_never_below_the_share_of_all_flips() -> None:
+    rng = np.random.default_rng(3)
+    for size in (1, 2, 3, 8, 12):
+        signs = np.array(list(product((-1, 1), repeat=size)))
+        for sizes in (np.ones(size), *rng.random((20, size)), *rng.pareto(1, (20, size))):
+            sums = np.abs(signs @ sizes)
+            for least in np.unique(sums.round(9)):
+                assert (sums >= least).mean() <= module._bound(sizes, least) + 1e-12
+
+
+def test_so_many_flips_tell_the_strictest_comparison() -> None:
+    assert draws_for(1, 0.05) == module.RESAMPLES
+    for count in (24, 501, 780, 23_809):
+        assert module.ENOUGH / (1 + draws_for(count, 0.05)) < 0.05 / count
+    assert draws_for(10**9, 0.05) == module.MOST
 
 
 def test_p_is_uniform_if_nothing_differs_but_by_chance() -> None:

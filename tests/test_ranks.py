@@ -100,3 +100,29 @@ def test_groups_count_not_questions() -> None:
     assert rank_intervals({"a": better, "b": worse}, ["g"] * 30)["b"] == Ranks(1, 2)
     groups = [f"g{n}" for n in range(30)]
     assert rank_intervals({"a": better, "b": worse}, groups)["b"] == Ranks(2, 2)
+
+
+def crowd(count: int) -> tuple[dict[str, np.ndarray], list[str]]:
+    """So many systems that answer a third or less of 120 questions, no two the same, and one that
+    answers most of them."""
+    rng = np.random.default_rng(11)
+    values = {
+        f"s{n}": (rng.random(120) < 0.1 + 0.2 * n / count).astype(float) for n in range(count)
+    }
+    return {**values, "best": (rng.random(120) < 0.75).astype(float)}, [f"g{n}" for n in range(120)]
+
+
+def test_among_many_systems_a_clearly_better_one_is_first() -> None:
+    """Of 820 pairs Holm asks for less than 10,000 flips can say."""
+    values, groups = crowd(40)
+    assert rank_intervals(values, groups)["best"] == Ranks(1, 1)
+
+
+def test_how_many_join_below_does_not_change_what_is_decided_above() -> None:
+    """More pairs, more flips; but a decision that fewer flips allowed stays as it was."""
+    values, groups = crowd(40)
+    names = sorted(values, key=lambda name: -values[name].mean())
+    all_ = rank_intervals(values, groups)
+    for count in (3, 12, 25):
+        few = rank_intervals({name: values[name] for name in names[:count]}, groups)
+        assert all(few[name].best == all_[name].best for name in names[:count])

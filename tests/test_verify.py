@@ -61,16 +61,24 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """Prepared data and two good bundles, of 20 questions of 40: one ranks, one answers."""
     place = tmp_path_factory.mktemp("made")
     data = place / "data"
-    good = packed(place, data, limit=20)
     with pytest.MonkeyPatch.context() as patch:
+        one_thread(patch)
+        good = packed(place, data, limit=20)
         kinds: dict[Any, Any] = {kind: {} for kind in registry.PACKAGES}
         patch.setattr(registry, "_registered", {**kinds, "systems": {"answering": Answering}})
         speaks = packed(place, data, systems=["bm25@5+answering@3"], name="speaks", limit=20)
     return SimpleNamespace(place=place, data=data, good=good, speaks=speaks)
 
 
+def one_thread(patch: pytest.MonkeyPatch) -> None:
+    """As on the command line."""
+    for library in ("OMP", "MKL", "OPENBLAS", "NUMBA"):
+        patch.setenv(f"{library}_NUM_THREADS", "1")
+
+
 @pytest.fixture(autouse=True)
-def _answering(_own_folder) -> None:
+def _answering(_own_folder, monkeypatch) -> None:
+    one_thread(monkeypatch)
     registry.register("systems", "answering")(Answering)
 
 
@@ -92,6 +100,11 @@ def manifest(change: Callable[[dict[str, Any]], object], keys: bool = False) -> 
             rehash(about)
 
     return lambda files: edit(files, "manifest.json", changed)
+
+
+def session(**fields: object) -> Change:
+    """Change the run's first session."""
+    return manifest(lambda about: about["sessions"][0].update(fields))
 
 
 def submission(**fields: object) -> Change:
@@ -307,6 +320,12 @@ FORGED: dict[str, tuple[str, Change]] = {
     ),
     "mini called real": ("manifest", manifest(in_entry(generated=False))),
     "metrics left out": ("manifest", manifest(in_entry(ranking_metrics=["R@5"]))),
+    "started in the year 9999": ("manifest", session(started="9999-01-01T00:00:00+00:00")),
+    "ended in the year 9999": ("manifest", session(ended="9999-01-01T00:00:00+00:00")),
+    "ended before it started": ("manifest", session(ended="2001-01-01T00:00:00+00:00")),
+    "started at no time": ("manifest", session(started="9999")),
+    "a time without a zone": ("manifest", session(started="2020-01-01T00:00:00")),
+    "a time in another spelling": ("manifest", session(started="20200101T000000+00:00")),
     "an unfinished run": ("manifest", manifest(in_entry(errors=None))),
     "errors denied": ("manifest", row(put(error="bm25: failed"))),
     "questions denied": ("manifest", manifest(in_entry(questions=19))),
@@ -1068,12 +1087,135 @@ def test_rows_made_from_gold_pass_all_arithmetic_and_are_found_when_asked_again(
     assert main(["verify", str(bundle), "--rerun", "50", "--data", str(made.data)]) == 1
 
 
-def test_an_honest_run_asked_again_agrees(made) -> None:
-    report = verify(made.good, made.data, again=6)
-    assert not report.findings
-    assert report.badge == "re-run (12, 100%)"
-    assert [each.questions for each in report.reruns] == [6, 6]
-    assert report.seed is not None
+def changed_rows(
+    made: SimpleNamespace, place: Path, bundle: Path, change: Callable[[int, Any, Gold], Any]
+) -> Path:
+    """A bundle whose rows of bm25 are changed one by one, rescored; ``change`` has their number."""
+
+    def changed(files: Files) -> None:
+        about = json.loads(files["manifest.json"])
+        gold = read_gold(made.data / entry_of(about, 0)["data"])
+        name = rows_name(files)
+        rows = [json.loads(text) for text in files[name].splitlines()]
+        for number, each in enumerate(rows):
+            change(number, each, gold[each["id"]])
+        texts = (json.dumps(each, ensure_ascii=False, separators=(",", ":")) for each in rows)
+        files[name] = "".join(f"{text}\n" for text in texts).encode()
+        rescored(files, about, made.data, place)
+
+    return forged(bundle, changed, place / "changed.zip")
+
+
+class Coarse:
+    """Has two scores for ten passages."""
+
+    def open(self, corpus: Any, folder: Path, brief: Any) -> None:
+        pass
+
+    def retrieve(self, queries: Any, k: int) -> Any:
+        scored = [[Hit(each, float(each > "8")) for each in query.pool] for query in queries]
+        return [sorted(hits, key=lambda hit: (-hit.score, hit.id))[:k] for hits in scored]
+
+
+def test_ties_that_gold_has_put_in_order_are_found(made, tmp_path) -> None:
+    """Whoever knows gold ranks the relevant ones of equal scores first, and changes no score."""
+    registry.register("systems", "bm25-coarse")(Coarse)
+    honest = packed(tmp_path, made.data, systems=["random", "bm25-coarse"])
+    moved = []
+
+    def change(number: int, each: Any, gold: Gold) -> None:
+        best = sorted(each["hits"], key=lambda hit: (-hit[1], -gold.relevance.get(hit[0], 0)))
+        if best != each["hits"]:
+            moved.append(number)
+        each["hits"] = best
+
+    bundle = changed_rows(made, tmp_path, honest, change)
+    assert len(moved) > 4
+    assert verify(bundle, made.data).badge == "arithmetic verified"
+    (found,) = verify(bundle, made.data, again=40).findings  # of 40, all are asked
+    assert found.rule == "rerun" and f"{40 - len(moved)} of 40 rows agree" in found.sentence
+
+
+def one_more(made: SimpleNamespace, place: Path) -> Path:
+    """One row of twenty ranks what is relevant first: the others are honest."""
+
+    def change(number: int, each: Any, gold: Gold) -> None:
+        if number == 7:
+            each["hits"] = sorted(each["hits"], key=lambda hit: -gold.relevance.get(hit[0], 0))
+            each["hits"] = [[hit[0], 9.0 - n] for n, hit in enumerate(each["hits"][::-1])]
+
+    return changed_rows(made, place, made.good, change)
+
+
+def test_where_nothing_is_otherwise_here_all_rows_must_agree(made, tmp_path) -> None:
+    bundle = one_more(made, tmp_path)
+    report = verify(bundle, made.data, again=20)
+    (found,) = report.findings
+    assert found.rule == "rerun" and "19 of 20 rows agree (95%" in found.sentence
+    assert "so that all must" in found.sentence
+    files = files_of(bundle)
+    assert json.loads(files[rows_name(files)].splitlines()[7])["id"] in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda about: machine_of(about).update(cpu="another"), "on another processor"),
+        (lambda about: machine_of(about).update(flags="sse2"), "on another processor"),
+        (
+            lambda about: about["sessions"][0]["threads"].update(OMP_NUM_THREADS="8"),
+            "with other threads",
+        ),
+        (
+            lambda about: about["sessions"][0]["threads"].update(OMP_NUM_THREADS=None),
+            "with other threads",
+        ),
+    ],
+)
+def test_where_something_is_otherwise_fewer_are_enough_and_it_is_told(
+    change, told, made, tmp_path
+) -> None:
+    def changed(about: dict[str, Any]) -> None:
+        change(about)
+        rehash(about)
+
+    bundle = forged(one_more(made, tmp_path), lambda f: edit(f, "manifest.json", changed))
+    report = verify(bundle, made.data, again=20)
+    assert report.badge == "re-run (40, 95%)"
+    assert f"bm25@5: asked again {told}: 95% of rows that agree are enough." in report.notices
+
+
+def machine_of(about: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = about["facts"][about["sessions"][0]["machine"]]
+    return found
+
+
+class InBatches:
+    """Ranks a pool by ids, and for the first question of a batch the other way round: what batches
+    may do to a system that is not independent of them."""
+
+    def open(self, corpus: Any, folder: Path, brief: Any) -> None:
+        pass
+
+    def retrieve(self, queries: Any, k: int) -> Any:
+        ranked = [sorted(query.pool, reverse=query is queries[0])[:k] for query in queries]
+        return [[Hit(each, 1.0 - n / 100) for n, each in enumerate(ids)] for ids in ranked]
+
+
+def test_rows_that_differ_are_asked_again_in_their_whole_batches(
+    made, tmp_path, monkeypatch
+) -> None:
+    from harness.verify import rerun as module
+
+    wholes: list[set[str]] = []
+    real = module._batches
+    monkeypatch.setattr(module, "_batches", lambda *a: wholes.append(real(*a)) or wholes[-1])
+    registry.register("systems", "inbatches")(InBatches)
+    bundle = packed(tmp_path, made.data, systems=["inbatches@5"], batch_size=40)
+    for seed in range(3):
+        (one,) = verify(bundle, made.data, again=20, seed=seed).reruns
+        assert one.agree == 20 and one.apart == ()
+    assert wholes and all(len(whole) == 40 for whole in wholes)
 
 
 def test_the_verifier_draws_the_questions_and_their_seed(made, monkeypatch) -> None:
@@ -1155,21 +1297,57 @@ def test_code_that_is_not_the_one_of_the_bundle_is_told(made, tmp_path) -> None:
 
     report = verify(with_scores(made, change, tmp_path), made.data, again=3)
     assert not report.findings
-    assert "other code than its rows" in " ".join(report.notices)
+    assert "asked again with other code: 95% of rows" in " ".join(report.notices)
 
 
-def test_rows_agree_but_for_ties_of_the_scores_computed_here() -> None:
-    def ranked(*hits: tuple[str, float]) -> Row:
-        return Row("q", tuple(Hit(*each) for each in hits))
+def ranked(*hits: tuple[str, float], read: str = "") -> Row:
+    return Row("q", tuple(Hit(*each) for each in hits), read=tuple(read))
 
+
+def test_rows_agree_but_for_near_ties_of_the_scores_computed_here() -> None:
     here = ranked(("a", 2.0), ("b", 1.00001), ("c", 1.0))
     assert agrees(ranked(("a", 5.0), ("b", 4.0), ("c", 3.0)), here)
     assert agrees(ranked(("a", 2.0), ("c", 1.0), ("b", 1.0)), here)
     assert not agrees(ranked(("b", 1.0), ("a", 1.0), ("c", 1.0)), here)
     assert not agrees(ranked(("a", 2.0), ("b", 1.0)), here)
+    assert not agrees(ranked(("a", 2.0), ("c", 1.0), ("c", 1.0)), here)
     assert not agrees(ranked(("a", 2.0), ("b", 1.0), ("d", 1.0)), here)
     assert not agrees(Row("q", error="bm25: failed"), here)
     assert agrees(Row("q", error="x"), Row("q", error="y"))
+
+
+def test_the_order_of_equal_scores_is_nobodys_choice() -> None:
+    here = ranked(("a", 1.0), ("b", 1.0), ("c", 0.999999), ("d", 0.0), ("e", 0.0))
+    for order, same in {
+        "abcde": True,
+        "bacde": False,
+        "abced": False,
+        "acbde": True,  # c is near both
+        "cabde": True,
+        "cbade": False,
+        "abdce": False,
+    }.items():
+        assert agrees(ranked(*((each, 0.0) for each in order)), here) is same, order
+    zeros = ranked(("a", 0.0), ("b", 0.0))
+    assert agrees(zeros, zeros) and not agrees(ranked(("b", 0.0), ("a", 0.0)), zeros)
+
+
+def test_many_near_ties_make_no_way_from_the_last_to_the_first() -> None:
+    """Each is near the next; the ends are not near each other."""
+    here = ranked(*((each, 1.0 - 9e-6 * n) for n, each in enumerate("abcd")))
+    assert agrees(ranked(*((each, 0.0) for each in "badc")), here)
+    assert not agrees(ranked(*((each, 0.0) for each in "bcda")), here)
+    assert not agrees(ranked(*((each, 0.0) for each in "dabc")), here)
+
+
+def test_what_was_read_must_be_the_same_but_for_near_ties() -> None:
+    here = ranked(("a", 2.0), ("b", 1.00001), ("c", 1.0), ("d", 1.0), read="ab")
+    hits = tuple(here.hits)
+    swapped = (hits[0], hits[2], hits[1], hits[3])
+    assert agrees(ranked(*swapped, read="ac"), here)
+    assert agrees(ranked(*hits, read="ab"), here)
+    for read in ("b", "", "ad", "ba", "ax"):
+        assert not agrees(ranked(*hits, read=read), here), read
 
 
 @pytest.mark.parametrize(
@@ -1216,6 +1394,28 @@ def test_on_the_command_line(made, capsys) -> None:
     assert "nowhere.zip does not exist" in capsys.readouterr().err
     assert main(["verify", str(made.place), *data]) == 2
     assert "is a folder" in capsys.readouterr().err
+
+
+def test_a_seed_that_would_do_nothing_is_refused(made, capsys) -> None:
+    data = ["--seed", "3", "--data", str(made.data)]
+    assert main(["verify", str(made.good), *data]) == 2
+    assert "Add --rerun N" in capsys.readouterr().err
+    assert main(["leaderboard", str(made.place), "-o", "x.html", *data]) == 2
+    assert "Add --rerun N" in capsys.readouterr().err and not Path("x.html").exists()
+
+
+def test_a_mistake_of_ours_does_not_look_like_a_finding(made, capsys, monkeypatch) -> None:
+    from harness.verify import checks
+
+    monkeypatch.setattr(checks, "examine", lambda *a: {}["x"])
+    assert main(["verify", str(made.good), "--data", str(made.data)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert "KeyError: this is a mistake of the harness, not yours" in lines[-1]
+    assert lines[0].startswith("Traceback")
+
+
+def test_a_run_that_was_killed_has_no_end(made) -> None:
+    assert not verify(forged(made.good, session(ended=None, ended_how=None)), made.data).findings
 
 
 def test_a_run_is_packed_on_the_command_line(made, capsys) -> None:

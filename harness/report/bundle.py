@@ -75,13 +75,8 @@ def pack(run: Path, submission: Path | None, out: Path, challenge: Path | None =
     submission: the filled-in file that `template` writes
     Raises `HarnessError`, with all mistakes together; then nothing is written.
     """
-    mistakes, told, scores = [], {}, ""
-    if out.exists():
-        mistakes.append(HarnessError(f"{out} exists.", "Name another file with -o, or delete it."))
-    try:
-        told = _read_submission(submission, run)
-    except HarnessError as error:
-        mistakes.append(error)
+    told, mistakes = read_submission(submission, out, str(run))
+    scores = ""
     try:
         read_scores(run)
         scores = (run / "scores.jsonl").read_text(encoding="utf-8")
@@ -134,14 +129,22 @@ def wrong_fields(told: object) -> list[str]:
     return found
 
 
-def _read_submission(path: Path | None, run: Path) -> dict[str, Any]:
+def read_submission(
+    path: Path | None, out: Path, run: str = "RUN"
+) -> tuple[dict[str, Any], list[HarnessError]]:
+    """What a submission says, and all that can be wrong with a bundle before anything is run."""
     blank = f"`submit {run} --template -o submission.json` writes one to fill in."
+    mistakes = []
+    if out.exists():
+        mistakes.append(HarnessError(f"{out} exists.", "Name another file with -o, or delete it."))
     if path is None:
-        raise HarnessError("--bundle needs --submission.", blank)
-    told = json_value(path)
-    raise_together([HarnessError(f"{path}: {each}", blank) for each in wrong_fields(told)])
-    found: dict[str, Any] = told
-    return found
+        return {}, [*mistakes, HarnessError("a bundle needs --submission.", blank)]
+    try:
+        told = json_value(path)
+    except HarnessError as error:
+        return {}, [*mistakes, error]
+    wrong = [HarnessError(f"{path}: {each}", blank) for each in wrong_fields(told)]
+    return told, mistakes + wrong
 
 
 def _whole_manifest(run: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import numpy as np
 from harness.data import HarnessError, raise_together
 from harness.report.alike import other_depths, other_scorers, unlike
 from harness.report.cases import question_texts
-from harness.report.gate import Tolerance, Verdict, fitless, tolerance_for, unused, verdict
+from harness.report.gate import LEVEL, Tolerance, Verdict, fitless, tolerance_for, unused, verdict
 from harness.report.latency import passes
 from harness.report.pairs import (
     Chosen,
@@ -35,7 +35,7 @@ from harness.report.pairs import (
 from harness.run.store import asked_rows
 from harness.score.changed import changed_rows
 from harness.score.intervals import Floats
-from harness.score.paired import Paired, holm, paired
+from harness.score.paired import Paired, draws_for, holm, paired
 
 WORST = 10
 """Questions that are shown with both answers."""
@@ -133,7 +133,10 @@ def compare(
     mistakes += [error for each in chosen for error in other_depths(one, other, each)]
     raise_together(list({str(each): each for each in mistakes}.values()))
     changed = {key_of(pair[1]): _changed(one, other, pair) for pair in pairs}
-    tested = [_tested(one, other, each, changed[key_of(each.pair[1])], seed) for each in chosen]
+    draws = draws_for(len(chosen), LEVEL)
+    tested = [
+        _tested(one, other, each, changed[key_of(each.pair[1])], seed, draws) for each in chosen
+    ]
     raise_together([error for each in tested for error in _same_rows_other_scores(each)])
     adjusted = iter(holm([each.found.p for each in tested if each.infers]))
     return [
@@ -207,7 +210,7 @@ def _changed(one: Scored, other: Scored, pair: Pair) -> Changes | None:
 
 
 def _tested(
-    one: Scored, other: Scored, chosen: Chosen, changed: Changes | None, seed: int
+    one: Scored, other: Scored, chosen: Chosen, changed: Changes | None, seed: int, draws: int
 ) -> _Tested:
     """The differences of two systems."""
     pair, metric = chosen.pair, chosen.metric
@@ -221,7 +224,7 @@ def _tested(
     before = np.array(mine.values[metric])[[places[query_id] for query_id in yours.ids]]
     after = np.array(yours.values[metric])
     there = ~(np.isnan(before) | np.isnan(after)).all()
-    found = paired(before, after, yours.groups, seed) if there else ABSENT
+    found = paired(before, after, yours.groups, seed, draws=draws) if there else ABSENT
     return _Tested(pair, metric, gold, yours.ids, before, after, found, changed)
 
 

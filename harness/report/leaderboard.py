@@ -111,11 +111,13 @@ def leaderboard(
     again: int = 0,
     seed: int | None = None,
     progress: Progress = silent,
+    published: str | None = None,
 ) -> Board:
     """Verify the bundles of a folder and rank them; `HarnessError` if there are none.
 
     metric: ranks every table that has it; None: each task's own
     again:  how many questions of each pipeline to ask again, drawn by ``seed``
+    published: the seed of a challenge, which ranks no bundle that is not of it
     """
     bundles = sorted(folder.glob("*.zip"))
     if not bundles:
@@ -127,7 +129,7 @@ def leaderboard(
     piles: dict[Sample, _Pile] = {}
     for bundle in bundles:
         with tempfile.TemporaryDirectory(prefix="harness-board-") as place:
-            report = examine(bundle, Path(place), data, again, seed, progress)
+            report = examine(bundle, Path(place), data, again, seed, progress, published)
             reports.append(report)
             if not report.findings:
                 run = Path(place) / "run"

@@ -12,6 +12,9 @@ decision between systems above it. So it improves neither end of the interval of
 higher mean, and the worse end of nobody's; a system below it pays for one more comparison. Each
 family is held at 5 %: the chance that any system is wrongly placed below one of those above it is
 at most that for each system, and for the whole table it is not bounded by it.
+
+Many pairs are told apart only by p-values far below those of 10,000 flips: how many are drawn
+follows from the number of pairs (`harness.score.paired.draws_for`); most pairs need few of them.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 
 from harness.score.intervals import TINY, Floats
-from harness.score.paired import holm, sign_flip
+from harness.score.paired import coded, draws_for, holm, sign_flip
 
 ALPHA = 0.05
 
@@ -44,17 +47,20 @@ def rank_intervals(values: Mapping[str, Floats], groups: Sequence[str]) -> dict[
     values: by system, (questions,), of the same questions in one order; NaN where there is none
     groups: the resampling unit of each question, (questions,)
     """
+    codes = coded(groups)
     means = {name: float(np.nanmean(each)) for name, each in values.items()}
     names = sorted(values, key=lambda name: (-means[name], name))
+    pairs = list(combinations(names, 2))
+    draws = draws_for(len(pairs), ALPHA)
     ps = {
-        (upper, lower): sign_flip(values[lower], values[upper], groups)
-        for upper, lower in combinations(names, 2)
+        (upper, lower): sign_flip(values[lower], values[upper], codes, draws=draws)
+        for upper, lower in pairs
     }
     better: dict[str, int] = dict.fromkeys(names, 0)
     worse: dict[str, int] = dict.fromkeys(names, 0)
     for lower in names:
         above = [name for name in names if means[name] >= means[lower] - TINY]
-        family = [pair for pair in combinations(names, 2) if set(pair) <= set(above)]
+        family = list(combinations(above, 2))
         for (upper, other), p in zip(family, holm([ps[each] for each in family]), strict=True):
             if other == lower and p <= ALPHA:  # with equal means p is 1
                 better[lower] += 1

@@ -4,7 +4,8 @@
    published (an issue, a mailing list, a time stamp), for the time inside it is only claimed.
 2. A random number appears that nobody controls, say of a randomness beacon: the seed.
 3. `run` asks the registered pipelines on the worlds that the seed gives; the bundle carries
-   registration and seed, and `check` compares.
+   registration and seed, and `check` compares. Whether that seed is the published one, only who
+   read it where it was published can say.
 
 A world's seed is a hash of the published seed and of the task, and not of the registration: a
 submitter who registers many variants, or one after the seed is known, still meets the same worlds
@@ -15,6 +16,7 @@ leaves open is a registration after the seed; its published digest tells.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -26,7 +28,7 @@ from harness import registry
 from harness.data import DATA, HarnessError, raise_together
 from harness.files import json_value
 from harness.manifest import digest
-from harness.report.bundle import pack
+from harness.report.bundle import pack, read_submission
 from harness.run import runner
 from harness.run.external import from_outside
 from harness.run.plan import make_plan
@@ -34,10 +36,13 @@ from harness.run.progress import Progress, silent
 from harness.score.scoring import score
 from harness.spelling import Pipeline, parse_pipeline, parse_spelled
 from harness.verify.findings import Findings
+from harness.verify.times import impossible
 
 FORMAT = 1
 SIZES = ("seed", "device", "dtype", "batch_size")
 """What a pipeline is asked with; registered, too."""
+SEED = re.compile(r"[!-~]{1,200}")
+"""A seed: what shows, without a space, so that it is copied as it was published."""
 FIELDS = {"format", "time", "tasks", "asked", "pipelines", "digest"}
 
 
@@ -56,9 +61,9 @@ def register(
     Raises `HarnessError`, with all mistakes together, for tasks that are not generated or have a
     seed already, and for pipelines that take results from a file.
     """
-    mistakes = (
-        [HarnessError(f"{out} exists.", "Name another file with -o.")] if out.exists() else []
-    )
+    mistakes = []
+    if out.exists():
+        mistakes.append(HarnessError(f"{out} exists.", "Name another file with -o."))
     pipelines: list[Pipeline] = []
     for text in tasks:
         spelled = parse_spelled(text)
@@ -102,10 +107,21 @@ def run(
     data: Path = DATA,
     progress: Progress = silent,
 ) -> Path:
-    """Ask the registered pipelines on the worlds of a seed, score, and pack; returns ``out``."""
+    """Ask the registered pipelines on the worlds of a seed, score, and pack; returns ``out``.
+
+    Raises `HarnessError`, with all mistakes together, before anything is asked.
+    """
+    _, mistakes = read_submission(submission, out)
     told = json_value(registration)
     if why := _unsound(told):
-        raise HarnessError(f"{registration}: {why}", "Register again: `challenge register`.")
+        mistakes.append(
+            HarnessError(f"{registration}: {why}", "Register again: `challenge register`.")
+        )
+    if not SEED.fullmatch(seed):
+        mistakes.append(
+            HarnessError(f"{seed!r} is no seed.", "Copy the published one, without spaces.")
+        )
+    raise_together(mistakes)
     asked = dict(told["asked"])
     tasks = [world(seed, task) for task in told["tasks"]]
     plan = make_plan(tasks, list(told["pipelines"]), data=data, **asked)
@@ -117,17 +133,38 @@ def run(
     return pack(score(folder), submission, out, note)
 
 
-def check(told: Any, about: Mapping[str, Any], found: Findings) -> None:
-    """Note where a bundle is not the registered pipelines on the worlds of its seed."""
+def check(
+    told: Any, about: Mapping[str, Any], found: Findings, published: str | None = None
+) -> str:
+    """Note where a bundle is not the registered pipelines on the worlds of its seed.
+
+    published: the seed, from somebody who read it where it was published
+    Returns what to know of a bundle of which nothing is noted.
+    """
     where = "challenge.json"
-    if not isinstance(told, dict) or not isinstance(told.get("seed"), str) or not told["seed"]:
-        found.add("challenge", where, "it has no seed.")
-        return
+    seed = told.get("seed") if isinstance(told, dict) else None
+    if not isinstance(seed, str) or not SEED.fullmatch(seed):
+        found.add("challenge", where, "it has no seed, or one with spaces or hidden characters.")
+        return ""
+    if published not in (None, seed):
+        found.add("challenge", where, f"its seed is {seed}, not the published {published}.")
     registration: Any = told.get("registration")
     if why := _unsound(registration):
         found.add("challenge", where, why)
-        return
-    worlds = {world(told["seed"], task) for task in registration["tasks"]}
+        return ""
+    _agrees(seed, registration, about, found)
+    checked = "" if published else " is the one that was published (--challenge-seed), and"
+    return (
+        f"A challenge on the worlds of seed {seed}, by the registration {registration['digest']} "
+        f"of {registration['time']}. Look whether the seed{checked} came after that digest."
+    )
+
+
+def _agrees(
+    seed: str, registration: Mapping[str, Any], about: Mapping[str, Any], found: Findings
+) -> None:
+    where = "challenge.json"
+    worlds = {world(seed, task) for task in registration["tasks"]}
     wanted = {(task, system) for task in worlds for system in registration["pipelines"]}
     there = {(entry["task"], entry["system"]) for entry in about["pipelines"]}
     for task, system in sorted(there - wanted):
@@ -136,7 +173,7 @@ def check(told: Any, about: Mapping[str, Any], found: Findings) -> None:
         found.add("challenge", where, f"{system} on {task} is left out.")
     for entry in about["pipelines"]:
         _same(entry, about, registration, found)
-    if any(session["started"] < registration["time"] for session in about["sessions"]):
+    if any(session["started"] < registration["time"] for session in about["sessions"]):  # in UTC
         found.add("challenge", where, "it was run before it was registered.")
 
 
@@ -172,10 +209,11 @@ def _unsound(told: Any) -> str:
         return f"it is no registration of the format {FORMAT}."
     if digest({name: told[name] for name in told if name != "digest"}) != told["digest"]:
         return "the registration is not what it hashes to."
+    if why := impossible(told["time"]):
+        return f"the time of the registration {why}."
     tasks, pipelines = told["tasks"], told["pipelines"]
     well = (
-        isinstance(told["time"], str)
-        and isinstance(told["asked"], dict)
+        isinstance(told["asked"], dict)
         and isinstance(tasks, list)
         and bool(tasks)
         and all(isinstance(task, str) for task in tasks)

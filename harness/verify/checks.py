@@ -43,6 +43,7 @@ from harness.verify.findings import Findings, printable
 from harness.verify.report import Report
 from harness.verify.rerun import Rerun, rerun
 from harness.verify.strict import Unreadable, loads
+from harness.verify.times import wrong_times
 
 LARGEST = {"documents": 200_000, "questions": 20_000}
 """Of a generated task that a bundle makes us generate."""
@@ -70,11 +71,13 @@ class Job:
 class Case:
     """A bundle that is being examined in a folder of ours.
 
-    run: where its rows, under our names, are scored
+    published: the seed of a challenge, if the bundle has to be one
+    run:       where its rows, under our names, are scored
     """
 
     place: Path
     data: Path
+    published: str | None = None
     found: Findings = field(default_factory=Findings)
     notices: dict[str, None] = field(default_factory=dict)
     files: dict[str, Unpacked] = field(default_factory=dict)
@@ -102,14 +105,16 @@ def verify(
     again: int = 0,
     seed: int | None = None,
     progress: Progress = silent,
+    published: str | None = None,
 ) -> Report:
     """Check a bundle; it changes nothing but that mini tasks are prepared under ``data``.
 
-    again: how many questions of each pipeline to ask again
-    seed:  what draws these; None: nobody knows it before
+    again:     how many questions of each pipeline to ask again
+    seed:      what draws these; None: nobody knows it before
+    published: the seed of the challenge that it has to be a bundle of; None: of any, or of none
     """
     with tempfile.TemporaryDirectory(prefix="harness-verify-") as place:
-        return examine(bundle, Path(place), data, again, seed, progress)
+        return examine(bundle, Path(place), data, again, seed, progress, published)
 
 
 def examine(
@@ -119,9 +124,14 @@ def examine(
     again: int = 0,
     seed: int | None = None,
     progress: Progress = silent,
+    published: str | None = None,
 ) -> Report:
     """As `verify`; ``place/run`` is then the folder of a scored run, if nothing was found."""
-    case = Case(place, data)
+    if seed is not None and not again:
+        raise HarnessError(
+            "a seed alone does nothing: it draws the questions to ask again.", "Add --rerun N."
+        )
+    case = Case(place, data, published)
     with reading(bundle):
         (place / "files").mkdir(parents=True)
         case.files = unpack(bundle, place / "files", case.found)
@@ -180,6 +190,8 @@ def _opened(case: Case) -> None:
     for name in case.files:
         if name.endswith("/rows.jsonl") and name not in named:
             case.found.add("name", name, "no pipeline of the manifest has these rows.")
+    for wrong in wrong_times(about["sessions"]):
+        case.found.add("manifest", "manifest.json", wrong)
     if len(named) < len(about["pipelines"]):
         case.found.add("manifest", "manifest.json", "two pipelines have the same rows.")
 
@@ -377,12 +389,17 @@ def _others(case: Case) -> None:
     if "challenge.json" in case.files:
         told = case.value("challenge.json")
         if not case.found:
-            challenge.check(told, case.about, case.found)
+            notice = challenge.check(told, case.about, case.found, case.published)
+            case.notices[notice] = None
+    elif case.published is not None:
+        case.found.add("challenge", "challenge.json", "it is missing: this answers no challenge.")
 
 
 def _again(case: Case, again: int, seed: int, progress: Progress) -> tuple[Rerun, ...]:
     """Ask some questions of every pipeline once more."""
     done = []
+    facts, sessions = case.about["facts"], case.about["sessions"]
+    sessions = [{**each, "machine": facts[each["machine"]]} for each in sessions]
     for number, job in enumerate(case.jobs):
         entry = job.entry
         parts = [parts_of(case.about, key) for key in entry["stages"]]
@@ -391,13 +408,13 @@ def _again(case: Case, again: int, seed: int, progress: Progress) -> tuple[Rerun
         claimed = {row.id: row for row in read_rows(rows_file) if row.id in ids}
         place = case.place / "again" / f"{number}"
         try:
-            one = rerun(entry, job.pipeline, parts, claimed, place, case.data, progress)
+            one = rerun(entry, job.pipeline, parts, claimed, sessions, place, case.data, progress)
         except HarnessError as error:
             case.found.add("rerun", entry["rows"], f"it cannot be run again here: {error}")
             continue
         done.append(one)
         if one.sentence:
             case.found.add("rerun", entry["rows"], one.sentence)
-        for note in one.notes:
-            case.notices[f"{printable(entry['system'])}: {note}"] = None
+        if one.note:
+            case.notices[f"{printable(entry['system'])}: {one.note}"] = None
     return tuple(done)

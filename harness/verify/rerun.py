@@ -2,21 +2,28 @@
 
 The same pipeline, spelled the same, under the same seed, device, dtype and batch size, from code
 that is installed here. Rows agree if all that was answered and written is the same and documents
-stand in the same order, but for those whose scores, computed here, differ by less than `TIE`
-relative to the largest of their ranking: batches and processors round sums otherwise. A row that
-errs here and there agrees.
+stand in the same order, but for those whose scores, computed here, differ, and by no more than
+`TIE` of the largest of their ranking: processors and batches round sums otherwise. Documents of
+equal scores stand in one order only, for else gold could choose it. A row that errs here and there
+agrees.
+
+A few rows that differ are asked once more in the whole batches that they were in. After that there
+is no reason left why any should differ, if code, packages, processor and threads are the same here:
+then all rows must agree, otherwise `LEAST` of them, and it is said why.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness import registry
-from harness.data import HarnessError, Row
+from harness.data import HarnessError, Hit, Row
+from harness.run.environment import machine, threads
 from harness.run.external import from_outside
 from harness.run.plan import Plan, make_plan
 from harness.run.progress import Progress
@@ -27,7 +34,9 @@ from harness.score.results import read_manifest
 from harness.spelling import Pipeline
 
 LEAST = 0.95
-"""The share of rows that must agree."""
+"""The share of rows that must agree where something is not as it was."""
+SHOWN = 3
+"""Questions that are named."""
 TIE = 1e-5
 ELSEWHERE = re.compile(r"(^|[:=])[/~\\]|(^|/)\.\.(/|$)")
 """A path that leaves the folder in which the verifier was started."""
@@ -36,7 +45,11 @@ REFUSED = "Only what is installed here is run, never what a bundle brings or poi
 
 @dataclass(frozen=True)
 class Rerun:
-    """A pipeline asked again. share: of rows that agree; low, high: its exact 95 % interval."""
+    """A pipeline asked again. share: of rows that agree; low, high: its exact 95 % interval.
+
+    differ: the questions whose rows do not agree
+    apart:  what is not as it was when the rows were made, so that `LEAST` of them are enough
+    """
 
     task: str
     system: str
@@ -44,7 +57,8 @@ class Rerun:
     agree: int
     low: float
     high: float
-    notes: tuple[str, ...] = ()
+    differ: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()
 
     @property
     def share(self) -> float:
@@ -54,11 +68,22 @@ class Rerun:
     @property
     def sentence(self) -> str:
         """What is wrong; empty if nothing is."""
-        return "" if self.share >= LEAST else f"{self}, less than {LEAST:.0%}."
+        if self.share < LEAST:
+            return f"{self}, less than {LEAST:.0%}."
+        same = "code, packages, processor and threads are the same here, so that all must."
+        return f"{self}; {same}" if self.differ and not self.apart else ""
+
+    @property
+    def note(self) -> str:
+        """What is not as it was, if anything is."""
+        enough = f"{LEAST:.0%} of rows that agree are enough"
+        return f"asked again {', '.join(self.apart)}: {enough}." if self.apart else ""
 
     def __str__(self) -> str:
-        interval = f"95 % interval {self.low:.0%}–{self.high:.0%}"
-        return f"{self.agree} of {self.questions} rows agree ({self.share:.0%}, {interval})"
+        share = f"{self.share:.0%}, 95 % interval {self.low:.0%}–{self.high:.0%}"
+        more = " …" if len(self.differ) > SHOWN else ""
+        differ = f"; not {', '.join(self.differ[:SHOWN])}{more}" if self.differ else ""
+        return f"{self.agree} of {self.questions} rows agree ({share}{differ})"
 
 
 def rerun(
@@ -66,13 +91,15 @@ def rerun(
     pipeline: Pipeline,
     stages: Sequence[Mapping[str, Any]],
     claimed: Mapping[str, Row],
+    sessions: Sequence[Mapping[str, Any]],
     place: Path,
     data: Path,
     progress: Progress,
 ) -> Rerun:
     """Ask the questions of ``claimed`` again, in a folder of ours, and compare.
 
-    stages: what the keys of its stages were made of
+    stages:   what the keys of its stages were made of
+    sessions: of the bundle's manifest, each with its machine
     Raises `HarnessError` if that cannot be done here.
     """
     _refuse(pipeline)
@@ -84,17 +111,39 @@ def rerun(
         data=data,
         **{name: entry[name] for name in ("limit", "seed", "device", "dtype", "batch_size")},
     )
-    plan = replace(plan, only=frozenset(claimed))
-    notes = _compared(plan, stages, place)
+    apart = _other_code(plan, stages, place)
+
+    def differing(ids: Collection[str], asked: Collection[str], name: str) -> list[str]:
+        rows = _asked(replace(plan, only=frozenset(asked)), place / name, data, progress)
+        return [query_id for query_id in ids if not agrees(claimed[query_id], rows[query_id])]
+
+    differ = differing(claimed, claimed, "alone")
+    if differ and len(differ) <= (1 - LEAST) * len(claimed):
+        differ = differing(differ, _batches(plan, differ, place), "in-batches")
+    apart += _other_machine(sessions, entry["device"])
+    agree = len(claimed) - len(differ)
+    interval = exact_interval(agree, len(claimed))
+    told = tuple(differ), tuple(apart)
+    return Rerun(entry["task"], entry["system"], len(claimed), agree, *interval, *told)
+
+
+def _asked(plan: Plan, place: Path, data: Path, progress: Progress) -> dict[str, Row]:
+    """The rows of a plan of one pipeline, by question."""
     try:
         run(plan, place, data, progress)
     except Unfinished as error:
         raise HarnessError(str(error)) from error
     (told,) = read_manifest(place)["pipelines"]
-    rows = {row.id: row for row in read_rows(place / told["rows"])}
-    agree = sum(agrees(claimed[query_id], rows[query_id]) for query_id in claimed)
-    low, high = exact_interval(agree, len(claimed))
-    return Rerun(entry["task"], entry["system"], len(claimed), agree, low, high, notes)
+    return {row.id: row for row in read_rows(place / told["rows"])}
+
+
+def _batches(plan: Plan, ids: Collection[str], place: Path) -> set[str]:
+    """All questions of the batches in which a whole run asks these."""
+    (job,) = plan.jobs
+    every = [query.id for query in work_of(job, plan, place).asked]
+    size = plan.batch_size
+    batches = (every[start : start + size] for start in range(0, len(every), size))
+    return {each for batch in batches if not set(ids).isdisjoint(batch) for each in batch}
 
 
 def _refuse(pipeline: Pipeline) -> None:
@@ -112,11 +161,11 @@ def _refuse(pipeline: Pipeline) -> None:
             raise HarnessError(told, REFUSED)
 
 
-def _compared(plan: Plan, stages: Sequence[Mapping[str, Any]], place: Path) -> tuple[str, ...]:
-    """What differs between the stages here and those of the bundle; other files are an error."""
+def _other_code(plan: Plan, stages: Sequence[Mapping[str, Any]], place: Path) -> list[str]:
+    """In what the stages here are not those of the bundle; other files are an error."""
     (job,) = plan.jobs
     work = work_of(job, plan, place)
-    notes: dict[str, None] = {}
+    found: dict[str, None] = {}
     (last,) = (node for node in work.nodes.values() if node.asked)
     for node, there in zip(last.chain, stages, strict=True):
         if node.parts["files"] != there["files"]:
@@ -124,10 +173,32 @@ def _compared(plan: Plan, stages: Sequence[Mapping[str, Any]], place: Path) -> t
                 f"{node.pipeline.stages[-1]} has other files here than in the bundle.",
                 "Put the submitter's checkpoint where its option says.",
             )
-        for name, what in (("sources", "other code"), ("versions", "other package versions")):
+        for name, what in (
+            ("sources", "with other code"),
+            ("versions", "with other package versions"),
+        ):
             if node.parts[name] != there[name]:
-                notes[f"run again with {what} than its rows were made with."] = None
-    return tuple(notes)
+                found[what] = None
+    return list(found)
+
+
+def _other_machine(sessions: Sequence[Mapping[str, Any]], device: str) -> Iterator[str]:
+    """In what this machine may round otherwise than those of the bundle."""
+    here = machine()
+    if device != "cpu":
+        yield "on a GPU, where sums come in no fixed order"
+    if any(each["machine"][name] != here[name] for each in sessions for name in ("cpu", "flags")):
+        yield "on another processor"
+    if any(_other_threads(each["threads"]) for each in sessions):
+        yield "with other threads"
+
+
+def _other_threads(there: Mapping[str, Any]) -> bool:
+    """Whether threads are set otherwise here, or counted otherwise by a library that is loaded."""
+    told = [(name, there.get(name), count) for name, count in threads().items()]
+    return any(
+        one != other for name, one, other in told if name.isupper() or None not in (one, other)
+    )
 
 
 def agrees(claimed: Row, again: Row) -> bool:
@@ -135,17 +206,36 @@ def agrees(claimed: Row, again: Row) -> bool:
     apart = {*kinds_of(claimed, again)[0]} - {"scores"}
     if apart != {"ranking"}:
         return not apart
-    if len(claimed.hits) != len(again.hits):
-        return False
+    tie = TIE * max((abs(hit.score) for hit in again.hits), default=0.0)
+    there, here = ([hit.id for hit in row.hits] for row in (claimed, again))
+    if there == here or not _but_for_ties(there, again.hits, tie):
+        return False  # of one order, other documents were read
     score = dict(again.hits)
-    tie = TIE * max((abs(each) for each in score.values()), default=0.0)
-    for there, here in zip(claimed.hits, again.hits, strict=True):
-        if there.id == here.id:
-            continue
-        other = score.get(there.id)
-        if other is None or abs(other - here.score) > tie:
+
+    def near(one: str, other: str) -> bool:
+        known = one in score and other in score
+        return one == other or (known and 0 < abs(score[one] - score[other]) <= tie)
+
+    return len(claimed.read) == len(again.read) and all(map(near, claimed.read, again.read))
+
+
+def _but_for_ties(there: Sequence[str], here: Sequence[Hit], tie: float) -> bool:
+    """Whether an order is ours but for documents whose scores differ, and by no more than ``tie``.
+
+    Documents of equal scores must follow each other as here, and none may follow one that has a
+    score lower by more.
+    """
+    places = {hit.id: place for place, hit in enumerate(here)}
+    lowest, latest = math.inf, dict[float, int]()
+    for doc_id in there:
+        place = places.pop(doc_id, None)
+        if place is None:
             return False
-    return True
+        score = here[place].score
+        if score - lowest > tie or latest.get(score, -1) > place:
+            return False
+        lowest, latest[score] = min(lowest, score), place
+    return not places
 
 
 def exact_interval(agree: int, questions: int, level: float = 0.95) -> tuple[float, float]:
