@@ -163,7 +163,7 @@ def test_a_metric_that_a_ranker_has_not_is_a_dash(capsys: Any) -> None:
     table = written_comparisons(list(found.values()), "markdown")
     (line,) = (line for line in table.splitlines() if line.startswith("| bm25 "))
     cells = [cell.strip() for cell in line.strip("|").split("|")]
-    assert cells == ["bm25", "EM", *["–"] * 7, "they do not both have EM"]
+    assert cells == ["bm25", "EM", *["–"] * 7, "it has no EM"]
     assert cli("a", "b", "--metric", "EM", "--fail-on-regression") == 1
     assert "p: sign-flip test. 80 %" in capsys.readouterr().out
     assert cli("a", "b", "--metric", "EM", "--json") == 0
@@ -171,6 +171,7 @@ def test_a_metric_that_a_ranker_has_not_is_a_dash(capsys: Any) -> None:
     assert told["bm25"]["verdict"] is told["bm25"]["base_mean"] is told["bm25"]["p"] is None
     api.score(api.run(["toy:count=200"], ["random+knows"], out=base))
     against = compare(base, base, baseline="ordered+knows", metrics=["EM"])
+    assert {each.because for each in against if not each.found.n} == {"not both have EM"}
     assert {each.new: each.found.n for each in against} == {
         "random": 0,
         "bm25": 0,

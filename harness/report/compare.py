@@ -246,7 +246,7 @@ def _comparison(
     before, after, (mine, yours) = each.before, each.after, each.pair
     tolerance = tolerance_for(tolerances, yours["task"], yours["system"], each.metric)
     said: Verdict | None = None
-    because = f"they do not both have {each.metric}"
+    because = f"{'not both have' if each.changed is None else 'it has no'} {each.metric}"
     if each.found is not ABSENT:
         said, because = verdict(each.found, p, tolerance.tolerance, each.same)
     worse = [(float(after[n] - before[n]), each.ids[n], n) for n in np.flatnonzero(after < before)]
