@@ -28,6 +28,7 @@ from harness.report.charts import bars, pareto, tradeoff
 from harness.report.page import LONGEST, as_json, fingerprint, page
 from harness.report.show import show, visible
 from harness.report.tables import tables
+from harness.run.store import row_line
 from harness.score.scoring import score
 
 KINDS = ("right", "worded otherwise", "not used", "not read", "not retrieved", "failed")
@@ -356,6 +357,46 @@ def test_whatever_stands_in_the_data_stays_text() -> None:
     assert "\u202e" not in html and "<script>document" not in html
 
 
+WRITTEN = ("half </script><script>x</script>", "", "\u202etfel", "<!--", "\x00 &amp; 🦉")
+
+
+def written(row: Row) -> Row:
+    """Whatever a system may write, everywhere; half a surrogate pair no row can hold."""
+    text = WRITTEN[int(row.id[:6], 16) % len(WRITTEN)]
+    if row.error:
+        return replace(row, error=text or "empty", answer=None)
+    triples = ((text, text, text),)
+    return replace(
+        row, answer=Answer(text, triples=triples), raw=text * 2, extras={"clues": [text]}
+    )
+
+
+def test_whatever_a_system_writes_stays_text_and_an_empty_answer_is_one() -> None:
+    folder = a_scored_run(change=written)
+    found, (table,) = parsed(folder)
+    assert len(found.scripts) == 2 and [tag for tag, _ in found.tags].count("script") == 2
+    said = [each for system in table["systems"] for each in system["said"] if "answer" in each]
+    assert {each["answer"] for each in said} == set(WRITTEN)
+    assert {each["extras"]["clues"][0] for each in said} == set(WRITTEN)
+    assert "\u202e" not in Path("page.html").read_text()
+    for question in table["questions"][:12]:
+        show(folder, question["id"]).encode()
+
+
+def test_half_a_surrogate_pair_ends_in_no_row_and_no_page() -> None:
+    class Half:
+        def answer(self, queries: Any, documents: Any) -> list[str]:
+            return ["\ud800" if n % 2 else "whole" for n, _ in enumerate(queries)]
+
+    registry.register("systems", "half")(Half)
+    folder = api.score(api.run(["toy"], ["bm25@2+half@1"], limit=6))
+    _, (table,) = parsed(folder)
+    states = table["systems"][0]["state"]
+    assert sum(each == "error" for each in states) == 3 and len(states) == 6
+    with pytest.raises(TypeError):
+        row_line(Row("a", raw="\ud800"))
+
+
 def test_a_pipeline_s_name_is_escaped_in_tables_too() -> None:
     registry.register("tasks", "made")(Mini)
     name = "trec:file=<script>x</script>.run"
@@ -627,6 +668,23 @@ def test_no_text_becomes_markup_and_none_is_lost(browser: Browser) -> None:
         assert browser.run("document.querySelectorAll('#detail img, #detail script').length") == 0
     assert {text for text in ODD if len(text) <= LONGEST} < seen
     assert browser.run("document.title") != "run"
+    assert browser.errors == []
+
+
+def test_what_systems_write_is_shown_as_text_too(browser: Browser) -> None:
+    opened(browser, a_scored_run(change=written))
+    seen = set()
+    for n in range(20):
+        browser.run(f"document.querySelectorAll('#list button')[{n}].click()")
+        browser.run("document.querySelectorAll('#detail details').forEach((d) => d.open = true)")
+        seen |= set(
+            browser.run(
+                "[...document.querySelectorAll('#detail td.said')].map((e) => e.textContent)"
+            )
+        )
+        assert browser.run("document.querySelectorAll('#detail img, #detail script').length") == 0
+    assert {"", "<!--", "\u202etfel"} < seen
+    assert any(each.endswith("half </script><script>x</script>") for each in seen)
     assert browser.errors == []
 
 

@@ -44,11 +44,11 @@ class Quoting:
         )
 
 
-def texts(data: Path) -> set[tuple[str, ...]]:
-    """The runs of five words of questions, passages, titles and accepted answers."""
+def texts(data: Path, docs: set[str]) -> set[tuple[str, ...]]:
+    """The runs of five words of questions, accepted answers, and passages with their titles."""
     said = [row["text"] for row in read_lines(data / "queries.jsonl")]
     for row in read_lines(corpus_folder(data) / "documents.jsonl"):
-        said += [row["text"], row.get("title", "")]
+        said += [row["text"], row.get("title", "")] if row["id"] in docs else []
     for gold in read_gold(data).values():
         said += [*gold.answers, *(part for s, r, o in gold.triples or () for part in (*s, r, *o))]
     return {each for each in grams(said) if not all(word.isdigit() for word in each)}
@@ -72,12 +72,11 @@ def test_the_page_of_a_real_run_has_no_text_of_it(real_data: Path, task: str, fi
     folder = api.run([task], ["bm25", "bm25@2+quoting@1"], split="validation", limit=LIMIT,
                      setting="pool")  # fmt: skip
     api.score(folder)
-    secret = texts(data) - ours
-    assert len(secret) > 10_000
-
     html = page(folder, "page.html").read_text()
     found = Parsed(html)
     (payload,) = json.loads(found.scripts[0])
+    secret = texts(data, set(payload["docs"])) - ours
+    assert len(secret) > 2_000
     assert not grams([unescape(html), json.dumps(payload)]) & secret
     assert "texts" not in payload and "mechanism test" not in html
     assert [len(each["said"]) for each in payload["systems"]] == [LIMIT] * 2
