@@ -19,7 +19,8 @@ RULES = {
     "of a surrogate pair, or depth without end",
     "provenance": "the manifest is whole (`harness.provenance`)",
     "keys": "facts, stages and keys are what their contents hash to, and agree with the pipeline",
-    "manifest": "task, split, setting, pipeline, metrics and counts are such as a run writes",
+    "manifest": "task, split, setting, pipeline, metrics, counts and times are such as a run "
+    "writes",
     "submission": "submission.json has its fields, filled",
     "text": "nothing that a table or a page could take for a formula or markup",
     "gold": "no gold in options, overrides or words of a command",
