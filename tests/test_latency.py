@@ -517,15 +517,14 @@ def test_the_command_prints_a_table_or_json(capsys) -> None:
 def test_a_span_counts_where_it_is_recorded_and_costs_nothing_elsewhere() -> None:
     with span("outside"):
         pass
+    start = time.perf_counter_ns()
     with recorded() as spent:
         for _ in range(2):
             with span("outer"), span("inner"), span("outer"):
                 time.sleep(0.001)
     assert list(spent) == ["inner", "outer"]
-    assert 2e6 <= spent["inner"] <= spent["outer"] < 4e6
-    start = time.perf_counter()
-    for _ in range(10_000):
-        with span("free"):
-            pass
-    assert time.perf_counter() - start < 0.02
+    assert 2e6 <= spent["inner"] <= spent["outer"] <= time.perf_counter_ns() - start
+    with span("free"):
+        pass
+    assert span("free") is span("another")
     assert "free" not in spent

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from answering import Answering
-from forging import SUBMISSION, TASK, edit, forged, packed
+from forging import SUBMISSION, TASK, edit, forged, packed, rescored, rows_name
 from test_verify import timed
 
 from harness import api, registry
@@ -106,6 +107,70 @@ def test_adding_a_bundle_is_dropping_a_file_and_the_order_is_none(made) -> None:
     assert ranks[0] == ranks[1]
     both = board_of(made, made.ranks, made.answers, made.ranks)
     assert len(table_of(both).lines) == 6
+
+
+def copied(made: SimpleNamespace, name: str, change: Callable[[Any], object]) -> Path:
+    """The bundle of rankings under another name; ``change`` sees each row of bm25."""
+
+    def changed(files: dict[str, bytes]) -> None:
+        edit(files, "submission.json", lambda told: told.update(system=name))
+        rows = [json.loads(text) for text in files[rows_name(files)].splitlines()]
+        for each in rows:
+            change(each)
+        texts = (json.dumps(each, ensure_ascii=False, separators=(",", ":")) for each in rows)
+        files[rows_name(files)] = "".join(f"{text}\n" for text in texts).encode()
+        rescored(files, json.loads(files["manifest.json"]), made.data, Path(name))
+
+    return forged(made.ranks, changed, Path(f"{name}.zip"))
+
+
+def other_numbers(row: dict[str, Any]) -> None:
+    row["hits"] = [[each, score / 2 - 1] for each, score in row["hits"]]
+
+
+def test_copies_are_told_and_count_as_one(made) -> None:
+    alone = board_of(made, made.ranks, metric="R@2")
+    copies = [copied(made, f"copy{n}", other_numbers) for n in range(5)]
+    board = board_of(made, made.ranks, *copies, metric="R@2")
+    assert board.refused == ()
+    ranks = {line.system: line.rank for line in table_of(alone).lines}
+    lines = table_of(board).lines
+    assert len(lines) == 12 and all(line.rank == ranks[line.system] for line in lines)
+    for line in lines:
+        others = [each.name for each in lines if each.system == line.system and each is not line]
+        assert sorted(each.partition(":")[0] for each in line.same) == sorted(others)
+        assert line.marks[-1].startswith("same rows as ") and "and 2 more" in line.marks[-1]
+    assert not any(line.same for line in table_of(alone).lines)
+    assert "same rows as" in render(board) and "same rows as" in render(board, "markdown")
+
+
+def test_one_other_answer_is_no_copy(made) -> None:
+    first = json.loads((made.place / "ranks").joinpath("scores.jsonl").read_text().splitlines()[0])
+
+    def turned(row: dict[str, Any]) -> None:
+        if row["id"] == first["id"]:
+            ids = [each for each, _ in row["hits"]]
+            row["hits"] = [[each, 5.0 - n] for n, each in enumerate(ids[::-1])]
+
+    lines = table_of(board_of(made, made.ranks, copied(made, "other", turned))).lines
+    assert [bool(line.same) for line in lines if line.system == "bm25@5"] == [False, False]
+    assert all(line.same for line in lines if line.system == "random")
+
+
+def test_beside_the_time_stands_the_quality(made) -> None:
+    board = board_of(made, forged(made.ranks, timed(), Path("timed.zip")), metric="R@2")
+    (one,) = board.timed
+    (line,) = [each for each in table_of(board).lines if each.system == "bm25@5"]
+    assert (one.metric, one.quality) == ("R@2", line.cells["R@2"])
+    shown = f"R@2 {one.quality.value:.3f}"
+    interval = f"({one.quality.low:.3f}–{one.quality.high:.3f})"
+    for style in ("html", "markdown"):
+        told = render(board, style).partition("Quality against time")[2].replace("\\", "")
+        assert shown in told and interval in told and "it ranks nothing" in told
+    (time,) = json.loads(render(board, "json"))["time"]
+    assert time["quality"]["value"] == one.quality.value
+    (none,) = board_of(made, forged(made.ranks, timed(), Path("timed.zip"))).timed
+    assert (none.metric, none.quality) == ("EM", None)
 
 
 def test_bundles_with_findings_are_listed_and_not_ranked(made) -> None:

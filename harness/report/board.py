@@ -24,9 +24,13 @@ KEY = (
     "(paired sign-flip tests over groups, Holm, 5 %). Cells: mean (95 % cluster-bootstrap "
     "interval over groups). Badges: arithmetic verified: scores recomputed from rows and gold; "
     "re-run (questions, agreement): some were asked again here; self-reported: neither, no rank. "
-    "not zero-shot: its submitter names the task's data set as training data. "
+    "not zero-shot: its submitter names the task's data set as training data. same rows: every "
+    "question is answered alike; they count as one and share its rank. "
 )
-SELF = "Self-reported by submitters on their own machines; it ranks nothing."
+SELF = (
+    "Self-reported by submitters on their own machines, beside the quality that was computed here; "
+    "it ranks nothing."
+)
 STYLE = """
 :root{color-scheme:light dark}
 body{font:1rem/1.5 system-ui,sans-serif;max-width:75rem;margin:auto;padding:1rem}
@@ -41,6 +45,7 @@ small{display:block;font-weight:400;opacity:.8}
 .mark{border:1px solid;border-radius:.3rem;padding:0 .3rem;white-space:nowrap;font-size:.85rem}
 dt{font-weight:600}dd{margin:0 0 .5rem;overflow-wrap:anywhere}
 """
+TIMES = ("system", "quality", "p50 ms", "p95 ms", "questions", "on")
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
@@ -127,7 +132,7 @@ def _row(line: Line, table: Ranked) -> Markup:
 
 
 def _time(timed: Iterable[Timed]) -> list[Markup]:
-    """Quality is in the tables above; here is the time, by the same names."""
+    """The time that pipelines take, beside their quality."""
     rows = [
         tag(
             "tr",
@@ -137,6 +142,9 @@ def _time(timed: Iterable[Timed]) -> list[Markup]:
                 tag("small", each.latency.system),
                 scope="row",
             ),
+            tag(
+                "td", f"{each.metric} {_value(each.quality)}", tag("small", _interval(each.quality))
+            ),
             tag("td", _ms(each.latency.p50_ms)),
             tag("td", _ms(each.latency.p95_ms)),
             tag("td", str(each.latency.questions)),
@@ -144,10 +152,8 @@ def _time(timed: Iterable[Timed]) -> list[Markup]:
         )
         for each in timed
     ]
-    heads = [
-        tag("th", each, scope="col") for each in ("system", "p50 ms", "p95 ms", "questions", "on")
-    ]
-    return [tag("h2", "Time"), _grid(SELF, heads, rows)] if rows else []
+    heads = [tag("th", each, scope="col") for each in TIMES]
+    return [tag("h2", "Quality against time"), _grid(SELF, heads, rows)] if rows else []
 
 
 def _refused(reports: Iterable[Report]) -> list[Markup]:
@@ -200,16 +206,26 @@ def markdown(board: Board) -> str:
             )
         )
     if board.timed:
-        lines = (
-            f"{t.report.submission['system']}: {t.latency.system}: p50 {_ms(t.latency.p50_ms)} ms, "
-            f"{t.latency.questions} questions of {_where(t)}"
-            for t in board.timed
-        )
-        parts.append("\n".join([f"**Time.** {SELF}", "", *(f"- {_plain(line)}" for line in lines)]))
+        parts.append(_time_sheet(board.timed))
     for report in board.refused:
         found = [f"- {_plain(str(finding))}" for finding in report.findings]
         parts.append("\n".join([f"**{_plain(report.bundle)}**: not ranked", "", *found]))
     return "\n\n".join([*parts, KEY, PROVES]) + "\n"
+
+
+def _time_sheet(timed: Iterable[Timed]) -> str:
+    rows = tuple(
+        (
+            _plain(f"{t.report.submission['system']}: {t.latency.system}"),
+            f"{_plain(t.metric)} {_value(t.quality)} {_interval(t.quality)}".rstrip(),
+            _ms(t.latency.p50_ms),
+            _ms(t.latency.p95_ms),
+            str(t.latency.questions),
+            _plain(_where(t)),
+        )
+        for t in timed
+    )
+    return written(Sheet("Quality against time", TIMES, rows, (SELF,)), "markdown")
 
 
 def as_text(board: Board) -> str:
@@ -235,7 +251,15 @@ def as_text(board: Board) -> str:
             for table in board.tables
         ],
         "bundles": [as_json(each) for each in (*board.accepted, *board.refused)],
-        "time": [{"bundle": t.report.bundle, **asdict(t.latency)} for t in board.timed],
+        "time": [
+            {
+                "bundle": t.report.bundle,
+                **asdict(t.latency),
+                "metric": t.metric,
+                "quality": asdict(t.quality) if t.quality else None,
+            }
+            for t in board.timed
+        ],
         "seed": board.seed,
     }
     return json.dumps(value, indent=1, ensure_ascii=False) + "\n"

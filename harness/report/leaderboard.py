@@ -3,8 +3,10 @@
 A table is one sample of questions, as in `harness.report.tables`. In it stand the pipelines of all
 bundles without a finding, with their rank intervals (`harness.score.ranks`) on one metric: the
 task's first answer metric (its first ranking metric, if it asks for no answers), or another that
-was named. A pipeline without that metric stands there without a rank. Bundles with findings are
-listed with these. Latency is self-reported and ranks nothing. How it looks: `harness.report.board`.
+was named. A pipeline without that metric stands there without a rank. Pipelines that answer every
+question alike (`harness.score.changed.scored_hash`) are marked, count as one and share one rank:
+nobody can see who copied whom, or whether two ran the same system. Bundles with findings are listed
+with these. Latency is self-reported and ranks nothing. How it looks: `harness.report.board`.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import secrets
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,17 +27,25 @@ from harness.report.latency import records as latencies
 from harness.report.tables import BOUNDS, VISIBLE, Record, Table, tables
 from harness.report.training import not_zero_shot
 from harness.run.progress import Progress, silent
+from harness.score.changed import scored_hash
 from harness.score.intervals import Floats
 from harness.score.ranks import Ranks, rank_intervals
-from harness.score.results import Sample, Scores, read_scores
+from harness.score.results import Sample, Scores, read_manifest, read_scores
 from harness.spelling import parse_spelled
 from harness.verify.checks import examine
 from harness.verify.report import Report
 
+SHOWN = 3
+"""Others of equal rows that are named."""
+
 
 @dataclass(frozen=True)
 class Line:
-    """A pipeline of a bundle in a table. rank: None where it has not the metric that ranks."""
+    """A pipeline of a bundle in a table.
+
+    rank: None where it has not the metric that ranks
+    same: others of the table that answer every question alike
+    """
 
     report: Report
     system: str
@@ -43,6 +53,7 @@ class Line:
     ended: Counter[str]
     rank: Ranks | None = None
     trained: bool = False
+    same: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -54,6 +65,9 @@ class Line:
         """What has been shown of it, and what to know."""
         errors = self.ended["error"] + self.ended["missing"]
         told = [f"errors={errors}"] if errors else []
+        if self.same:
+            more = f" and {len(self.same) - SHOWN} more" if len(self.same) > SHOWN else ""
+            told.append(f"same rows as {', '.join(self.same[:SHOWN])}{more}")
         return [self.report.badge, *(["not zero-shot"] if self.trained else []), *told]
 
 
@@ -78,10 +92,15 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Timed:
-    """What a bundle says of the time that a pipeline takes."""
+    """What a bundle says of the time that a pipeline takes, beside its quality as computed here.
+
+    quality: of the metric that ranks its table; None where it has not that one
+    """
 
     report: Report
     latency: Latency
+    metric: str
+    quality: Record | None
 
 
 @dataclass(frozen=True)
@@ -97,9 +116,10 @@ class Board:
 
 @dataclass
 class _Pile:
-    """What the bundles bring to one table."""
+    """What the bundles bring to one table. rows: hash of what a pipeline of a bundle answers."""
 
     tables: list[tuple[Report, Table]] = field(default_factory=list)
+    rows: dict[tuple[str, str], str] = field(default_factory=dict)
     values: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)
     groups: dict[str, str] = field(default_factory=dict)
 
@@ -133,8 +153,9 @@ def leaderboard(
             reports.append(report)
             if not report.findings:
                 run = Path(place) / "run"
-                _pile(report, run, metric, piles)
-                timed += [Timed(report, each) for each in latencies(run)]
+                found = tables(run)
+                _pile(report, run, found, metric, piles)
+                timed += _timed(report, run, found, metric)
     if metric is not None and piles and not any(pile.values for pile in piles.values()):
         known = dict.fromkeys(
             m for p in piles.values() for _, table in p.tables for m in table.shown()
@@ -153,10 +174,33 @@ def _ordered(piles: Mapping[Sample, _Pile]) -> Iterable[tuple[Sample, _Pile]]:
     return sorted(piles.items(), key=lambda item: [str(part) for part in item[0]])
 
 
-def _pile(report: Report, run: Path, metric: str | None, piles: dict[Sample, _Pile]) -> None:
+def _timed(
+    report: Report, run: Path, found: Sequence[Table], metric: str | None
+) -> Iterator[Timed]:
+    """The times of a verified run, each with the quality of its pipeline."""
+    cells = {
+        (*table.sample[:3], line.system): (_primary(table.sample, metric), line.cells)
+        for table in found
+        for line in table.lines
+    }
+    for each in latencies(run):
+        name, there = cells[each.task, each.split, each.setting, each.system]
+        yield Timed(report, each, name, there.get(name))
+
+
+def _pile(
+    report: Report,
+    run: Path,
+    found: Sequence[Table],
+    metric: str | None,
+    piles: dict[Sample, _Pile],
+) -> None:
     """Add a verified run to the tables that it belongs to."""
     scores = {each.sample: each for each in read_scores(run)}
-    for table in tables(run):
+    for entry in read_manifest(run)["pipelines"]:
+        pile = piles.setdefault(Sample.of(entry), _Pile())
+        pile.rows[report.bundle, entry["system"]] = scored_hash(run / entry["rows"])
+    for table in found:
         pile = piles.setdefault(table.sample, _Pile())
         pile.tables.append((report, table))
         for line in table.lines:
@@ -184,7 +228,7 @@ def _primary(sample: Sample, metric: str | None) -> str:
 
 def _ranked(sample: Sample, pile: _Pile, metric: str | None) -> Ranked:
     """One table, best mean first; those without the metric come last."""
-    ranks = _ranks(pile)
+    ranks, same = _ranks(pile), _same(pile)
     primary = _primary(sample, metric)
     lines = [
         Line(
@@ -194,6 +238,7 @@ def _ranked(sample: Sample, pile: _Pile, metric: str | None) -> Ranked:
             line.ended,
             ranks.get((report.bundle, line.system)),
             not_zero_shot(report.submission["training_data"], sample.task),
+            same[report.bundle, line.system],
         )
         for report, table in pile.tables
         for line in table.lines
@@ -219,11 +264,28 @@ def _ranked(sample: Sample, pile: _Pile, metric: str | None) -> Ranked:
 
 
 def _ranks(pile: _Pile) -> dict[tuple[str, str], Ranks]:
+    """Of every pipeline; those that answer alike take part once."""
     ids = sorted(pile.groups)
     groups = [pile.groups[query_id] for query_id in ids]
-    keys = {f"{bundle}\0{system}": (bundle, system) for bundle, system in pile.values}
     values: dict[str, Floats] = {
-        key: np.array([pile.values[pair].get(query_id, np.nan) for query_id in ids])
-        for key, pair in keys.items()
+        pile.rows[pair]: np.array([found.get(query_id, np.nan) for query_id in ids])
+        for pair, found in pile.values.items()
     }
-    return {keys[key]: ranks for key, ranks in rank_intervals(values, groups).items()}
+    ranks = rank_intervals(values, groups)
+    return {pair: ranks[pile.rows[pair]] for pair in pile.values}
+
+
+def _same(pile: _Pile) -> dict[tuple[str, str], tuple[str, ...]]:
+    """The others that answer as a pipeline does, as "name: pipeline (bundle)"."""
+    names = {report.bundle: report.submission["system"] for report, _ in pile.tables}
+    alike: dict[str, list[tuple[str, str]]] = {}
+    for pair, hashed in pile.rows.items():
+        alike.setdefault(hashed, []).append(pair)
+    return {
+        pair: tuple(
+            f"{names[bundle]}: {system} ({bundle})"
+            for bundle, system in sorted(alike[hashed])
+            if (bundle, system) != pair
+        )
+        for pair, hashed in pile.rows.items()
+    }

@@ -50,8 +50,8 @@ def _answer_json(answer: Answer) -> dict[str, Any]:
 
 def parse_row(line: bytes | str) -> Row:
     """The inverse of `row_line`; `ValueError` if the line is not whole."""
+    row = orjson.loads(line)
     try:
-        row = orjson.loads(line)
         return Row(
             row["id"],
             tuple(map(Hit._make, row.get("hits", ()))),
@@ -63,8 +63,8 @@ def parse_row(line: bytes | str) -> Row:
             row.get("error", ""),
             row.get("extras", {}),
         )
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ValueError(f"not a row: {error}") from None
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError):
+        raise ValueError("not a row: a field of it is missing or of a wrong type") from None
 
 
 def _parse_answer(answer: dict[str, Any]) -> Answer:
@@ -201,7 +201,7 @@ def read_rows(path: Path) -> Iterator[Row]:
                 return
             try:
                 row = parse_row(line)
-                wrong = _wrong(row)
+                wrong = wrong_types(row) or _twice(row)
             except ValueError as error:
                 wrong = str(error)
             if wrong:
@@ -212,10 +212,14 @@ def read_rows(path: Path) -> Iterator[Row]:
             yield row
 
 
-def _wrong(row: Row) -> str:
-    """What no run could have written, in words; empty if all is well."""
+def _twice(row: Row) -> str:
     documents = [hit.id for hit in row.hits]
-    texts: list[object] = [row.id, row.error, row.stop, *documents]
+    return "it ranks a document twice" if len(set(documents)) < len(documents) else ""
+
+
+def wrong_types(row: Row) -> str:
+    """What no run could have written, in words; empty if all is well."""
+    texts: list[object] = [row.id, row.error, row.stop, *(hit.id for hit in row.hits)]
     places: list[object] = []
     if row.answer is not None:
         texts += [row.answer.text, *(part for each in row.answer.triples or () for part in each)]
@@ -226,8 +230,6 @@ def _wrong(row: Row) -> str:
         return "an id or a text in it is no string"
     if not set(map(type, places)) <= {int, type(None)}:
         return "a place in its evidence is no number"
-    if len(set(documents)) < len(documents):
-        return "it ranks a document twice"
     return "" if isinstance(row.counts, dict) else "its counts are no object"
 
 

@@ -7,11 +7,12 @@ change is for the better (that takes gold).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from harness.data import Hit, Row
-from harness.run.store import asked_rows
+from harness.run.store import asked_rows, read_rows
 
 Kind = Literal["missing", "state", "answer", "ranking", "scores"]
 TOLERANCE = 1e-6
@@ -61,6 +62,17 @@ def _paired(
                 continue
             earlier = waiting[1 - side].pop(query_id)
             yield (query_id, row, earlier) if side == 0 else (query_id, earlier, row)
+
+
+def scored_hash(path: Path) -> str:
+    """A hash of all of a file of rows that scores depend on: rankings without their numbers,
+    answers, errors. The order of rows, texts that were written and counts do not matter."""
+    rows = (
+        repr((row.id, [hit.id for hit in row.hits], row.answer, bool(row.error)))
+        for row in read_rows(path)
+    )
+    hashes = sorted(blake2b(row.encode(), digest_size=16).digest() for row in rows)
+    return blake2b(b"".join(hashes), digest_size=16).hexdigest()
 
 
 def kinds_of(

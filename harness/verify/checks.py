@@ -39,7 +39,7 @@ from harness.score.results import Sample
 from harness.spelling import Pipeline, Spelled, parse_pipeline, parse_spelled
 from harness.verify import challenge, claims, gold, rows
 from harness.verify.archive import Unpacked, unpack
-from harness.verify.findings import Findings, printable
+from harness.verify.findings import Findings, printable, told
 from harness.verify.report import Report
 from harness.verify.rerun import Rerun, rerun
 from harness.verify.strict import Unreadable, loads
@@ -171,13 +171,13 @@ def _listed(case: Case) -> None:
 
 def _opened(case: Case) -> None:
     """manifest.json and submission.json are whole."""
-    about, told = case.value("manifest.json"), case.value("submission.json")
+    about, submission = case.value("manifest.json"), case.value("submission.json")
     if case.found:
         return
-    for wrong in wrong_fields(told):
+    for wrong in wrong_fields(submission):
         case.found.add("submission", "submission.json", wrong)
     if not case.found:
-        case.submission = told
+        case.submission = submission
         _texts_are_plain(case)
     for lacking in missing(about) if isinstance(about, dict) else ["all of it"]:
         case.found.add("provenance", "manifest.json", f"{lacking} is missing or of a wrong type.")
@@ -256,8 +256,8 @@ def _contradictions(
     about: Mapping[str, Any], entry: Mapping[str, Any], task: Task, pipeline: Pipeline
 ) -> Iterator[tuple[str, str]]:
     """(rule, sentence) where an entry does not agree with its task or its stages."""
-    told = [entry["generated"], entry["answer_metrics"], entry["ranking_metrics"]]
-    if told != [task.generated, list(task.answer_metrics), list(task.ranking_metrics)]:
+    said = [entry["generated"], entry["answer_metrics"], entry["ranking_metrics"]]
+    if said != [task.generated, list(task.answer_metrics), list(task.ranking_metrics)]:
         yield "manifest", "its metrics, or whether it is generated, are not the task's."
     if imported(entry):
         if len(pipeline.stages) > 1 or entry["key"] != import_key(entry):
@@ -275,7 +275,7 @@ def _contradictions(
             yield "keys", f"the stage {key} is not {stage}, or not at its place."
         for name in SHARED:
             if parts[name] != entry[name]:
-                yield "keys", f"the stage {key} says of {name} {parts[name]!r:.40}."
+                yield "keys", f"the stage {key} says of {name} {told(parts[name])}."
         if parts["instruction"] != task.instruction:
             yield "keys", f"the stage {key} was told something else than the task's instruction."
         if parts["max_new_tokens"] != task.max_new_tokens:

@@ -16,7 +16,7 @@ from harness.run.timings import NAME, read_timings
 from harness.score.results import Sample, read_manifest, read_scores
 from harness.score.scoring import score
 from harness.spelling import parse_spelled
-from harness.verify.findings import Findings
+from harness.verify.findings import Findings, told
 from harness.verify.strict import Unreadable, lines, loads
 
 METRIC = re.compile(r"[A-Za-z]{1,24}(\([\w=.,: {}]{1,60}\))?(@\d{1,9})?")
@@ -28,20 +28,32 @@ SAME = 1e-9
 
 def check(run: Path, heads: Any, claimed: Path, found: Findings) -> None:
     """Score the run, and note where ``scores.json`` (``heads``) or ``scores.jsonl`` differ."""
+    if not _shaped(heads):
+        found.add("scores", "scores.json", "it has no list of tables with the names of metrics.")
+        return
     try:
         score(run, _further(heads, read_manifest(run)))
-    except (HarnessError, TypeError, KeyError) as error:
-        found.add("scores", "scores.json", f"its metrics cannot be computed: {error}.")
+    except HarnessError as error:
+        found.add("scores", "scores.json", f"its metrics cannot be computed: {error}")
         return
     ours = json.loads((run / "scores.json").read_text(encoding="utf-8"))
-    for told, computed in zip(heads["tables"], ours["tables"], strict=False):
-        for name in computed.keys() | told.keys():
-            if told.get(name) != computed.get(name):
+    for claim, computed in zip(heads["tables"], ours["tables"], strict=False):
+        for name in computed.keys() | claim.keys():
+            if claim.get(name) != computed.get(name):
                 found.add("scores", "scores.json", f"{name[:40]} of a table is not as computed.")
     if heads.keys() != ours.keys() or len(heads["tables"]) != len(ours["tables"]):
         found.add("scores", "scores.json", "it has other tables than the manifest.")
     if not found:
         _compare(run, claimed, found)
+
+
+def _shaped(heads: Any) -> bool:
+    """Whether it can be read which metrics each table has."""
+    tables = heads.get("tables") if isinstance(heads, dict) else None
+    if not isinstance(tables, list) or not all(isinstance(head, dict) for head in tables):
+        return False
+    named = [head.get(n) for head in tables for n in ("answer_metrics", "ranking_metrics")]
+    return all(isinstance(each, list) and {*map(type, each)} <= {str} for each in named)
 
 
 def _further(heads: Any, about: Mapping[str, Any]) -> list[str]:
@@ -50,7 +62,7 @@ def _further(heads: Any, about: Mapping[str, Any]) -> list[str]:
     for head in heads["tables"]:
         names |= dict.fromkeys([*head["answer_metrics"], *head["ranking_metrics"]])
     if len(names) > MOST * len(about["pipelines"]):
-        raise HarnessError("there are too many of them")
+        raise HarnessError("there are too many of them.")
     for entry in about["pipelines"]:
         for name in (*entry["answer_metrics"], *entry["ranking_metrics"]):
             names.pop(name, None)
@@ -59,7 +71,7 @@ def _further(heads: Any, about: Mapping[str, Any]) -> list[str]:
             names.pop(name, None)
     for name in names:
         if not METRIC.fullmatch(name):
-            raise HarnessError(f"{name[:40]!r} is no metric")
+            raise HarnessError(f"{told(name)} is no metric.")
     return list(names)
 
 
@@ -109,13 +121,14 @@ def _differs(line: Mapping[str, Any], computed: Mapping[str, Any]) -> str:
     """In what a claimed line differs from the computed one; empty if in nothing."""
     for name in line.keys() | computed.keys():
         if name != "metrics" and line.get(name) != computed.get(name):
-            return f"{name[:40]} is {line.get(name)!r:.40}, computed is {computed.get(name)!r:.40}."
-    told, metrics = line.get("metrics"), computed["metrics"]
-    if not isinstance(told, dict) or told.keys() != metrics.keys():
+            both = told(line.get(name)), told(computed.get(name))
+            return "{} is {}, computed is {}.".format(name[:40], *both)
+    claimed, metrics = line.get("metrics"), computed["metrics"]
+    if not isinstance(claimed, dict) or claimed.keys() != metrics.keys():
         return "it has other metrics than are computed."
     for name, value in metrics.items():
-        if type(told[name]) not in (int, float) or abs(told[name] - value) > SAME:
-            return f"{name} is {told[name]!r:.40}, computed is {value!r}."
+        if type(claimed[name]) not in (int, float) or abs(claimed[name] - value) > SAME:
+            return f"{name} is {told(claimed[name])}, computed is {value}."
     return ""
 
 
@@ -127,9 +140,12 @@ def check_latency(run: Path, claimed: Path, found: Findings) -> None:
             loads(line)
         timings = read_timings(run)
         records(run)
-    except (Unreadable, HarnessError, ValueError, LookupError, TypeError) as error:
+    except (Unreadable, HarnessError) as error:
         said = error.message.replace(f"{run}/", "") if isinstance(error, HarnessError) else error
         found.add("latency", NAME, f"no table can be made of it: {said}")
+        return
+    except (ValueError, LookupError, TypeError):
+        found.add("latency", NAME, "no table can be made of it: some of its lists do not fit.")
         return
     known = {(*Sample.of(e)[:4], e["system"]) for e in read_manifest(run)["pipelines"]}
     for number, each in enumerate(timings, 1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,7 +19,8 @@ RULES = {
     "of a surrogate pair, or depth without end",
     "provenance": "the manifest is whole (`harness.provenance`)",
     "keys": "facts, stages and keys are what their contents hash to, and agree with the pipeline",
-    "manifest": "task, split, setting, pipeline, metrics and counts are such as a run writes",
+    "manifest": "task, split, setting, pipeline, metrics, counts and times are such as a run "
+    "writes",
     "submission": "submission.json has its fields, filled",
     "text": "nothing that a table or a page could take for a formula or markup",
     "gold": "no gold in options, overrides or words of a command",
@@ -35,6 +37,8 @@ RULES = {
     "rerun": "asked again, the pipeline answers as its rows say",
 }
 """Every rule: what holds where it finds nothing."""
+LONG = 40
+"""Characters of a value that are shown."""
 SHOWN = 3
 """Findings of one rule about one file that are told one by one."""
 
@@ -75,6 +79,12 @@ class Findings:
         for (rule, file), count in self._counts.items():
             if count > SHOWN:
                 yield Finding(rule, file, f"and {count - SHOWN} more like these.")
+
+
+def told(value: object) -> str:
+    """A value of a bundle as JSON, cut."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= LONG else f"{text[: LONG - 1]}…"
 
 
 def printable(text: str, most: int = 120) -> str:

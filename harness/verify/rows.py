@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ from harness import registry
 from harness.corpus import Corpus
 from harness.data import Answer, HarnessError, Query, Reply, Row
 from harness.run.stages import DEPTH, Known, Misbehaviour, check_ranking, check_reply
-from harness.run.store import parse_row, row_line
+from harness.run.store import parse_row, row_line, wrong_types
 from harness.spelling import Pipeline
-from harness.verify.findings import Findings
+from harness.verify.findings import Findings, told
 from harness.verify.strict import Unreadable, lines, loads
 
 ID = re.compile(r"[0-9a-f]{16}(-\d{6,})?")
@@ -109,22 +109,33 @@ def _row(line: bytes, where: str, found: Findings) -> Row | None:
         return None
     try:
         row = parse_row(line)
-        check_reply(Reply(*_reply(row)))
-        texts = [row.id, row.error, *(hit.id for hit in row.hits)]
-        if not set(map(type, texts)) <= {str}:
-            raise ValueError("an id in it is no text")
-        if not {type(hit.score) for hit in row.hits} <= {float, int}:
-            raise ValueError("a score in it is no number")
-        if row_line(row) != line:
-            raise ValueError("it has other fields, or other spellings, than a run writes")
-    except (ValueError, TypeError, Misbehaviour) as error:
-        found.add("row", where, f"{error}.")
+        wrong = wrong_types(row) or _untyped(row) or _respelled(row, line)
+    except ValueError as error:
+        wrong = str(error)
+    if wrong:
+        found.add("row", where, f"{wrong}.")
         return None
     return row
 
 
-def _reply(row: Row) -> Iterator[Any]:
-    yield from (row.answer, row.hits, row.raw, row.read, row.counts, row.stop, row.extras)
+def _untyped(row: Row) -> str:
+    """Which field has a type that no run writes."""
+    if not {type(hit.score) for hit in row.hits} <= {float, int}:
+        return "a score in it is no number"
+    told = (row.answer, row.hits, row.raw, row.read, row.counts, row.stop, row.extras)
+    try:
+        check_reply(Reply(*told))
+    except Misbehaviour:
+        return "not a row: a field of it is missing or of a wrong type"
+    return ""
+
+
+def _respelled(row: Row, line: bytes) -> str:
+    try:
+        same = row_line(row) == line
+    except (TypeError, ValueError):
+        same = False
+    return "" if same else "it has other fields, or other spellings, than a run writes"
 
 
 def _check(row: Row, where: str, asked: Asked, found: Findings) -> None:
@@ -137,7 +148,7 @@ def _check(row: Row, where: str, asked: Asked, found: Findings) -> None:
         check_ranking(row.hits, query, asked.known, asked.k)
     except Misbehaviour as error:
         rule = "pool" if "not in" in str(error) else "ranking"
-        found.add(rule, where, f"it {error}.")
+        found.add(rule, where, f"a run refuses such a ranking: {error}.")
     for pointed in (row.read, [each.doc_id for each in (row.answer and row.answer.evidence) or ()]):
         strange = _unknown(pointed, asked.known)
         if strange:
@@ -171,6 +182,6 @@ def _columns(seen: Seen, name: str, entry: Mapping[str, Any], found: Findings) -
     if not entry["answers"] and seen.answers:
         found.add("manifest", name, "it has answers, and the manifest says that it gives none.")
     if entry["errors"] != seen.errors:
-        found.add("manifest", name, f"{seen.errors} rows are errors, not {entry['errors']}.")
+        found.add("manifest", name, f"{seen.errors} rows are errors, not {told(entry['errors'])}.")
     if entry["questions"] != len(seen.ids):
         found.add("manifest", name, f"it has {len(seen.ids)} rows, not {entry['questions']}.")
