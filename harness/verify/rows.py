@@ -44,7 +44,9 @@ def most_hits(pipeline: Pipeline, entry: Mapping[str, Any]) -> int | None:
 
     The answering stage's depth is what it reads; every stage before it passes on no more than its
     depth. In the corpus setting the first ranks `DEPTH` where it does not say, unless it comes from
-    outside, solves all at once, or is not known here.
+    outside, solves all at once, or is not known here. This is what a spelling allows; how deep the
+    rankings of a run really go, which two systems must share to be compared, its rows say
+    (`harness.report.compare`): of results from outside, and in small pools, no spelling tells it.
     """
     stages = pipeline.stages
     ranking = stages[:-1] if entry["answers"] else stages
