@@ -383,9 +383,17 @@ def read_gold(folder: Path) -> dict[str, Gold]:
 def read_labels(folder: Path) -> dict[str, dict[str, str]] | None:
     """What its benchmark says of the sort of each question, by query id; None: the folder was
     prepared before that was kept."""
-    if not (folder / LABELS).exists():
+    path, found = folder / LABELS, {}
+    if not path.exists():
         return None
-    return {row["id"]: row["labels"] for row in read_lines(folder / LABELS)}
+    for row in read_lines(path):
+        labels = row.get("labels") if isinstance(row, dict) else None
+        if not isinstance(labels, dict) or not all(isinstance(v, str) for v in labels.values()):
+            raise HarnessError(
+                f"{path} has a line without labels.", "Prepare the task again: `harness prepare`."
+            )
+        found[str(row.get("id"))] = labels
+    return found
 
 
 def read_about(folder: Path) -> dict[str, Any]:

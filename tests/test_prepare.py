@@ -175,6 +175,10 @@ def test_labels_stand_beside_the_gold_and_change_no_fingerprint() -> None:
     }
     before = (folder / "labels.jsonl").read_bytes()
     assert prepare(named[::-1]) == folder and (folder / "labels.jsonl").read_bytes() == before
+    for broken in ("{", '{"id": "x"}', '{"id": "x", "labels": {"hops": 2}}', "3"):
+        (folder / "labels.jsonl").write_text(broken + "\n")
+        with pytest.raises(HarnessError, match=r"labels.jsonl .* [Pp]repare the task again"):
+            read_labels(folder)
     (folder / "labels.jsonl").unlink()
     assert read_labels(folder) is None
 
