@@ -296,17 +296,17 @@ def test_a_changed_option_or_data_is_another_key() -> None:
 def test_changed_source_is_another_key(tmp_path: Path, monkeypatch) -> None:
     from harness import manifest
 
-    module = tmp_path / "own_system.py"
+    module = tmp_path / "edited_system.py"
     keys = []
     monkeypatch.syspath_prepend(str(tmp_path))
     for text in ("LIMIT = 1\n", "LIMIT = 2\n"):
         module.write_text(text)
         manifest._walked.cache_clear()
         manifest.sources.cache_clear()
-        keys.append(manifest.sources("own_system", *manifest.RUNNER)["own_system"])
+        keys.append(manifest.sources("edited_system", *manifest.RUNNER)["edited_system"])
     assert keys[0] != keys[1]
     assert "systems.ranking" in manifest.sources("systems.bm25")
-    assert "harness.run.stages" in manifest.sources("own_system", *manifest.RUNNER)
+    assert "harness.run.stages" in manifest.sources("edited_system", *manifest.RUNNER)
 
 
 def test_stages_shared_by_two_pipelines_run_once() -> None:
