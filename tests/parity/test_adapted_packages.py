@@ -1,4 +1,4 @@
-"""Objects of mteb and PyTerrier themselves behind the adapters: `tox -e adapters`."""
+"""Objects of mteb and PyTerrier themselves behind the adapters: `tox -e peers`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def overlap(row: Any) -> float:
 
 @pytest.fixture
 def bm25_of_mteb() -> None:
-    mteb = pytest.importorskip("mteb", reason="needs the package mteb: tox -e adapters")
+    mteb = pytest.importorskip("mteb", reason="needs the package mteb: tox -e peers")
 
     class Bm25(Mteb):
         def make(self, corpus, folder, brief):
@@ -60,7 +60,7 @@ def test_it_ranks_no_other_documents_than_it_is_given(bm25_of_mteb: None) -> Non
 
 def test_the_adapter_gives_what_the_protocol_asks_for() -> None:
     protocols = pytest.importorskip(
-        "mteb.models.models_protocols", reason="needs the package mteb: tox -e adapters"
+        "mteb.models.models_protocols", reason="needs the package mteb: tox -e peers"
     )
     given: dict[str, set[str]] = {}
 
@@ -87,7 +87,7 @@ def test_the_adapter_gives_what_the_protocol_asks_for() -> None:
 
 
 def test_pipelines_of_pyterrier_search_and_rerank() -> None:
-    pt = pytest.importorskip("pyterrier", reason="needs the package pyterrier: tox -e adapters")
+    pt = pytest.importorskip("pyterrier", reason="needs the package pyterrier: tox -e peers")
     pandas = pytest.importorskip("pandas")
 
     class Rerank(PyTerrier):

@@ -1,4 +1,4 @@
-"""mteb's own class reads the result that `export --format mteb` writes: `tox -e mteb`."""
+"""mteb's own class reads the result that `export --format mteb` writes: `tox -e peers`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-results = pytest.importorskip("mteb.results", reason="needs the package mteb: tox -e mteb")
+results = pytest.importorskip("mteb.results", reason="needs the package mteb: tox -e peers")
 
 
 def test_mteb_reads_our_result_and_its_main_score(tmp_path: Path) -> None:
