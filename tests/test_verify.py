@@ -994,6 +994,24 @@ def test_a_folder_that_a_bundle_names_is_not_read(made) -> None:
     assert not list(made.data.glob("jsonl*"))
 
 
+def test_a_file_that_a_bundle_names_is_not_opened(made) -> None:
+    """``yaml:FILE`` describes a task: to make one is to read it."""
+    Path("secret.yml").write_text("password: hunter2\n")
+    os.mkfifo("pipe.yml")  # opening it would wait for ever
+    for name in ("secret.yml", "pipe.yml", "nowhere.yml", "/dev/zero"):
+        task = manifest(in_entry(task=f"yaml:{name}"))
+        found = verify(forged(made.good, task), made.data).findings
+        assert [each.rule for each in found] == ["data"]
+        assert "is not prepared" in found[0].sentence and "password" not in found[0].sentence
+
+
+@pytest.mark.parametrize("size", ["200_001", "%20200001", "9999999999", "+5", "٣"])
+def test_a_size_is_a_number_as_a_run_writes_it(made, size: str) -> None:
+    task = manifest(in_entry(task=f"mini-hotpotqa:documents={size}"))
+    found = {each.rule for each in verify(forged(made.good, task), made.data).findings}
+    assert found and found <= {"size", "manifest"}
+
+
 def test_a_bundle_cannot_make_us_generate_any_number_of_worlds(made, monkeypatch) -> None:
     from harness.verify import checks
 

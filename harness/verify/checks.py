@@ -45,6 +45,10 @@ from harness.verify.rerun import Rerun, rerun
 from harness.verify.strict import Unreadable, loads
 from harness.verify.times import wrong_times
 
+NAME = re.compile(r"[\w-]{1,60}")
+"""Of a split."""
+SIZE = re.compile(r"[0-9]{1,9}", re.ASCII)
+"""A number of documents or questions as a run writes it."""
 LARGEST = {"documents": 200_000, "questions": 20_000}
 """Of a generated task that a bundle makes us generate."""
 WORLDS = 40
@@ -217,7 +221,11 @@ def _resolved(case: Case) -> None:
     for number, entry in enumerate(case.about["pipelines"]):
         where = f"manifest.json, pipeline {number + 1}"
         try:
-            spelled, pipeline, task = _understood(entry)
+            spelled, pipeline = _spelled(entry)
+            if lacking := _unprepared(case, spelled, entry["split"]):
+                case.found.add("data", where, lacking)
+                continue
+            task = _understood(entry, spelled, pipeline)
         except HarnessError as error:
             case.found.add("manifest", where, str(error))
             continue
@@ -233,12 +241,30 @@ def _resolved(case: Case) -> None:
             _note(case, entry, pipeline)
 
 
-def _understood(entry: Mapping[str, Any]) -> tuple[Spelled, Pipeline, Task]:
+def _spelled(entry: Mapping[str, Any]) -> tuple[Spelled, Pipeline]:
     """The task and the pipeline of an entry; `HarnessError` if no run spells them so."""
     spelled, pipeline = parse_spelled(entry["task"]), parse_pipeline(entry["system"])
     for text, value in ((entry["task"], spelled), (entry["system"], pipeline)):
         if text != str(value):
             raise HarnessError(f"a run spells {text[:80]!r} otherwise.", f"As {value!s:.80}.")
+    return spelled, pipeline
+
+
+def _unprepared(case: Case, spelled: Spelled, split: str) -> str:
+    """Why a task of a bundle is not even made; empty if it is generated or we prepared it.
+
+    To make one may be to read the file that its spelling names: any file of this machine.
+    """
+    if getattr(registry.find("tasks", spelled.name), "generated", False):
+        return ""
+    if NAME.fullmatch(split) and (case.data / slug(spelled) / f"{split}.json").exists():
+        return ""
+    how = f"`python -m harness prepare {spelled} --split {split}` does it."
+    return printable(f"{spelled} ({split}) is not prepared under {case.data}. {how}", 400)
+
+
+def _understood(entry: Mapping[str, Any], spelled: Spelled, pipeline: Pipeline) -> Task:
+    """The task of an entry; `HarnessError` if it was not asked so."""
     task = registry.task(spelled)
     checked_split(task, entry["split"])
     if entry["setting"] not in task.settings:
@@ -249,7 +275,7 @@ def _understood(entry: Mapping[str, Any]) -> tuple[Spelled, Pipeline, Task]:
         raise HarnessError("what is imported has an origin and is called so, and nothing else.")
     if imported(entry) and not all(entry.get(name) == value for name, value in BLANK.items()):
         raise HarnessError("an import knows nothing of stages and sizes.")
-    return spelled, pipeline, task
+    return task
 
 
 def _contradictions(
@@ -293,7 +319,7 @@ def _own_data(
     split = entry["split"]
     for option, most in LARGEST.items():
         size = dict(spelled.options).get(option, "0")
-        if task.generated and (len(size) > 9 or (size.isdecimal() and int(size) > most)):
+        if task.generated and (not SIZE.fullmatch(size) or int(size) > most):
             case.found.add("size", where, f"{option}={size:.20} is more than {most}.")
             return None
     worlds = {job.entry["task"] for job in case.jobs if job.task.generated}
@@ -301,11 +327,6 @@ def _own_data(
         case.found.add("size", where, f"it needs more than {WORLDS} generated worlds.")
         return None
     try:
-        if not task.generated and not (case.data / slug(spelled) / f"{split}.json").exists():
-            raise HarnessError(
-                f"{spelled} ({split}) is not prepared under {case.data}.",
-                f"`python -m harness prepare {spelled} --split {split}` does it.",
-            )
         folder = prepared(spelled, task, split, case.data)
     except HarnessError as error:
         case.found.add("data", where, str(error))
