@@ -41,6 +41,8 @@ class Field(NamedTuple):
 TEXT, NUMBER, TRUTH = (str,), (int,), (bool,)
 LIST, MAP = (list,), (dict,)
 MAYBE_NUMBER, MAYBE_TEXT = (int, NoneType), (str, NoneType)
+THREADS = ("OMP", "MKL", "OPENBLAS", "NUMBA", "NUMEXPR", "VECLIB_MAXIMUM", "RAYON")
+"""Libraries that read from the environment how many threads they may use."""
 
 
 def _source(place: str) -> tuple[Field, ...]:
@@ -152,7 +154,13 @@ FIELDS = (
     Field("sessions[].started", TEXT, "when, in UTC"),
     Field("sessions[].ended", MAYBE_TEXT, "when; null: it was killed"),
     Field("sessions[].ended_how", MAYBE_TEXT, "finished, errors or interrupted"),
-    Field("sessions[].threads", MAP, "threads of each library; null: not set, or not loaded"),
+    Field("sessions[].threads", MAP, "threads of each library"),
+    *(
+        Field(f"sessions[].threads.{each}_NUM_THREADS", MAYBE_TEXT, "null: not set", empty=True)
+        for each in THREADS
+    ),
+    Field("sessions[].threads.torch", MAYBE_NUMBER, "as it says; null: not loaded"),
+    Field("sessions[].threads.numba", MAYBE_NUMBER, "as it says; null: not loaded"),
     Field("sessions[].machine", TEXT, "what it ran on"),
     Field("sessions[].machine*", MAP, "a fact"),
     Field("sessions[].machine*.system", TEXT, "operating system, kernel and architecture"),

@@ -30,8 +30,8 @@ from harness.run import environment
 from harness.run.environment import code, machine, packages, threads
 
 DOCS = Path(__file__).parent.parent / "docs" / "provenance.md"
-FREE = {"files", "notes", "numeric", "others", "threads", "sources", "shown.sources", "versions"}
-"""Maps whose keys are names of files, packages, libraries or modules, not fields."""
+FREE = {"files", "notes", "numeric", "others", "sources", "shown.sources", "versions"}
+"""Maps whose keys are names of files, packages or modules, not fields."""
 
 
 class Taught(Toy):

@@ -19,13 +19,12 @@ from typing import Any
 
 import harness
 from harness import manifest
+from harness.provenance import THREADS
 from harness.run.timings import cpu_model
 
 ROOT = Path(harness.__file__).parent.parent
 """Where the packages of the harness lie: a checkout, or an environment that it is installed in."""
 DISTRIBUTION = "retrieval-qa-harness"
-THREADS = ("OMP", "MKL", "OPENBLAS", "NUMBA", "NUMEXPR", "VECLIB_MAXIMUM", "RAYON")
-"""Libraries that read from the environment how many threads they may use."""
 PATIENCE = 10.0
 """Seconds that git or nvidia-smi may take."""
 

@@ -25,8 +25,8 @@ from harness import manifest, registry
 from harness.data import DATA, HarnessError, raise_together
 from harness.own_code import is_code_allowed
 from harness.prepare import corpus_folder, read_about
+from harness.provenance import THREADS
 from harness.run import measure
-from harness.run.environment import THREADS
 from harness.run.external import from_outside
 from harness.run.indexes import build_index, index_about
 from harness.run.measure import Spec, read_result, write_spec
