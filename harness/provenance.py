@@ -11,6 +11,7 @@ facts, under its digest. `harness.run.sessions` writes the file; here it is only
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from types import NoneType
 from typing import Any, NamedTuple
@@ -211,6 +212,32 @@ def missing(manifest: Mapping[str, Any]) -> list[str]:
             if type(value) not in field.kinds or (not empty and value in ("", [], {})):
                 found[place] = None
     return list(found)
+
+
+def strange(manifest: Mapping[str, Any]) -> list[str]:
+    """The keys that no run writes, by their place. Maps whose keys are names (of files, packages,
+    modules) may have any."""
+    paths = {re.sub(r"[!?]", "", field.path) for field in FIELDS}
+    known: dict[str, set[str]] = {}
+    for path in paths:
+        parent, _, name = path.rpartition(".")
+        known.setdefault(parent, set()).add(name.rstrip("[]{}*"))
+
+    def walk(value: Any, path: str, place: str) -> Iterator[str]:
+        if isinstance(value, str) and f"{path}*" in paths:
+            yield from walk(manifest["facts"].get(value), f"{path}*", f"{place}*")
+        for number, each in enumerate(value if isinstance(value, list) else ()):
+            yield from walk(each, f"{path}[]", f"{place}[{number}]")
+        for key, each in value.items() if isinstance(value, dict) else ():
+            here = f"{place}.{key}" if place else key
+            if f"{path}{{}}" in paths:
+                yield from walk(each, f"{path}{{}}", here)
+            elif path in known and key not in known[path]:
+                yield here
+            elif path in known:
+                yield from walk(each, f"{path}.{key}" if path else key, here)
+
+    return sorted(set(walk(manifest, "", "")))
 
 
 def imported(entry: object) -> bool:

@@ -136,6 +136,19 @@ def put(**values: object) -> Callable[[dict[str, Any]], None]:
     return lambda value: value.update(values)
 
 
+def asked_so(about: dict[str, Any], **sizes: object) -> None:
+    """A session that asked for all pipelines as they are spelled now, with these sizes."""
+    command = about["sessions"][0]["command"]
+    command["systems"] = [entry["system"] for entry in about["pipelines"]]
+    command |= sizes
+
+
+def smaller(about: dict[str, Any]) -> None:
+    for entry in about["pipelines"]:
+        entry.update(limit=19, questions=19)
+    asked_so(about, limit=19)
+
+
 def in_entry(**values: object) -> Callable[[dict[str, Any]], None]:
     return lambda about: entry_of(about).update(values)
 
@@ -368,7 +381,7 @@ FORGED: dict[str, tuple[str, Change]] = {
     ),
     "a question twice": ("coverage", line("rows", lambda old: old + old)),
     "a question that does not exist": ("coverage", row(put(id="0123456789abcdef"))),
-    "another sample": ("coverage", manifest(in_entry(limit=19, questions=19))),
+    "another sample": ("coverage", manifest(smaller)),
     "rows left out": ("coverage", lambda files: files.pop(rows_name(files))),
     # rows and rankings
     "a field more in a row": ("row", row(put(gold="Paris"))),
@@ -600,8 +613,58 @@ def test_an_answer_list_in_an_option_of_a_pipeline_is_found(made) -> None:
     def change(about: dict[str, Any]) -> None:
         entry_of(about)["system"] = str(parse_pipeline(spelled))
         stage_of(about)["parts"]["stage"] = str(parse_pipeline(spelled))
+        asked_so(about)
 
     assert rules_of(forged(made.good, manifest(change, keys=True)), made) == {"gold"}
+
+
+def test_answers_scattered_over_a_command_are_found(made) -> None:
+    def change(about: dict[str, Any]) -> None:
+        about["sessions"][0]["command"]["argv"] = ["run", *answers_of(made, 14)]
+
+    assert rules_of(forged(made.good, manifest(change)), made) == {"gold"}
+
+
+@pytest.mark.parametrize("place", ["", "sessions.0.command", "pipelines.0", "sessions.0"])
+def test_a_key_that_no_run_writes_is_named(made, place: str) -> None:
+    def change(about: dict[str, Any]) -> None:
+        holder: Any = about
+        for step in place.split(".") if place else ():
+            holder = holder[int(step) if step.isdecimal() else step]
+        holder["gold"] = "all of it"
+
+    (found,) = verify(forged(made.good, manifest(change)), made.data).findings
+    assert found.rule == "provenance" and "gold: no run writes that" in found.sentence
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"systems": ["rico"]},
+        {"limit": 3},
+        {"seed": 9},
+        {"dtype": "bfloat16"},
+        {"jobs": [{"task": "mini-musique", "split": "test", "setting": "pool"}]},
+    ],
+)
+def test_some_session_asked_for_each_pipeline(made, change: dict[str, Any]) -> None:
+    bundle = forged(
+        made.good, manifest(lambda about: about["sessions"][0]["command"].update(change))
+    )
+    assert rules_of(bundle, made) == {"manifest"}
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_manifest_of_another_format_is_refused(made, number: int) -> None:
+    change = manifest(lambda about: about.update(format=number))
+    assert rules_of(forged(made.good, change), made) == {"manifest"}
+
+
+@pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "torch"])
+def test_a_library_whose_threads_are_not_told_is_named(made, name: str) -> None:
+    change = manifest(lambda about: about["sessions"][0]["threads"].pop(name))
+    (found,) = verify(forged(made.good, change), made.data).findings
+    assert found.rule == "provenance" and f"threads.{name} is missing" in found.sentence
 
 
 def test_few_words_that_are_answers_by_chance_are_no_gold(made) -> None:

@@ -31,7 +31,8 @@ from harness.prepare import (
     sample,
     slug,
 )
-from harness.provenance import BLANK, altered, import_key, imported, missing, parts_of
+from harness.provenance import BLANK, altered, import_key, imported, missing, parts_of, strange
+from harness.provenance import FORMAT as MANIFEST
 from harness.report.bundle import ALWAYS, FORMAT, LATENCY, wrong_fields
 from harness.run.progress import Progress, silent
 from harness.run.store import read_rows
@@ -187,6 +188,10 @@ def _opened(case: Case) -> None:
         case.found.add("provenance", "manifest.json", f"{lacking} is missing or of a wrong type.")
     if case.found:
         return
+    for key in strange(about):
+        case.found.add("provenance", "manifest.json", f"{printable(key)}: no run writes that.")
+    if about["format"] != MANIFEST:
+        case.found.add("manifest", "manifest.json", f"it is not of the format {MANIFEST}.")
     case.about = about
     for name in altered(about):
         case.found.add("keys", "manifest.json", f"{name} is not what it hashes to.")
@@ -289,6 +294,8 @@ def _contradictions(
         if len(pipeline.stages) > 1 or entry["key"] != import_key(entry):
             yield "keys", "its key is not that of an import, or it has a second stage."
         return
+    if not any(_asked_in(session["command"], entry) for session in about["sessions"]):
+        yield "manifest", "no session asked it: this task, these sizes, this pipeline."
     if len(entry["stages"]) != len(pipeline.stages):
         yield "keys", "it has another number of stages than its pipeline."
         return
@@ -307,6 +314,17 @@ def _contradictions(
         if parts["max_new_tokens"] != task.max_new_tokens:
             yield "keys", f"the stage {key} may write more or less than the task allows."
         before = key
+
+
+def _asked_in(command: Mapping[str, Any], entry: Mapping[str, Any]) -> bool:
+    """Whether a command, as it was resolved, asked for a pipeline."""
+    job = {name: entry[name] for name in ("task", "split", "setting")}
+    sizes = ("limit", "seed", "device", "dtype", "batch_size")
+    return (
+        job in command["jobs"]
+        and entry["system"] in command["systems"]
+        and all(command[name] == entry[name] for name in sizes)
+    )
 
 
 def _own_data(

@@ -2,7 +2,8 @@
 
 Checked are the options of every stage, --set, the typed command and the texts of submission.json:
 for the names of the files that hold gold, for ids of questions or relevant documents, and for
-accepted answers, of which several that stand in one option are no accident. What a checkpoint or a
+accepted answers, of which several that stand in one option or word, or many in all options of a
+pipeline or all words of a command, are no accident. What a checkpoint or a
 file from outside holds cannot be seen; files from outside are told as a notice.
 """
 
@@ -29,18 +30,23 @@ LONG = 5_000
 
 def told(about: Mapping[str, Any], submission: Mapping[str, Any]) -> Iterator[tuple[str, str, int]]:
     """(place, text, how many answers in it are too many) of all that was told to a pipeline."""
+    spelled = {entry[name] for entry in about["pipelines"] for name in ("task", "system")}
     for entry in about["pipelines"]:
         try:
             stages = parse_pipeline(entry["system"]).stages
         except HarnessError:
             continue
-        for stage in stages:
-            for option, value in stage.system.options:
-                yield f"option {option or 'without a name'}", value, SEVERAL
+        options = [option for stage in stages for option in stage.system.options]
+        for option, value in options:
+            yield f"option {option or 'without a name'}", value, SEVERAL
+        yield "the options of a pipeline", _joined(each for pair in options for each in pair), MANY
     for session in about["sessions"]:
         command = session["command"]
-        for word in _texts([command["argv"], command["overrides"], command["systems"]]):
+        words = list(_texts([command["argv"], command["overrides"], command["systems"]]))
+        for word in words:
             yield "a typed command", word, SEVERAL
+        rest = (word for word in words if not word.startswith("-") and word not in spelled)
+        yield "the words of a command", _joined(rest), MANY
     for name, value in submission.items():
         for text in _texts(value):
             yield f"submission.json, {name}", text, MANY
@@ -78,6 +84,11 @@ def _held(text: str, answers: set[str], longest: int) -> set[str]:
     sizes = range(1, min(longest, len(words)) + 1)
     spans = (" ".join(words[n : n + size]) for size in sizes for n in range(len(words)))
     return answers.intersection(spans)
+
+
+def _joined(words: Iterable[str]) -> str:
+    """Words as one text, in which no two make an answer together."""
+    return " \x1f ".join(words)
 
 
 def _texts(value: Any) -> Iterator[str]:
