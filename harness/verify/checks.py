@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from unicodedata import category
+from unicodedata import category, normalize
 
 from harness import registry
 from harness.contract import Task
@@ -56,6 +56,8 @@ WORLDS = 40
 """Generated tasks of a bundle."""
 FORMULA = tuple("=+-@\t\r")
 TAG = re.compile(r"<[a-zA-Z/!?]")
+BLANKS = "\u115f\u1160\u3164\uffa0"
+"""Letters that show nothing."""
 HIDDEN = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
 """Categories of characters that do not show, or turn the text around them."""
 SHARED = ("setting", "seed", "device", "dtype", "batch_size", "fingerprint")
@@ -209,11 +211,13 @@ def _texts_are_plain(case: Case) -> None:
     for name, value in case.submission.items():
         for text in value if isinstance(value, list) else [value]:
             where = f"submission.json, {name}"
-            if text.lstrip(" \xa0").startswith(FORMULA):
+            if normalize("NFKC", text).lstrip(" \n").startswith(FORMULA):
                 case.found.add("text", where, "it begins as a formula does (= + - @ or a tab).")
             elif TAG.search(text):
                 case.found.add("text", where, "it has markup.")
-            elif any(category(c) in HIDDEN and c != "\n" for c in text):
+            elif name == "system" and "\n" in text:
+                case.found.add("text", where, "a name is one line.")
+            elif any((category(c) in HIDDEN and c != "\n") or c in BLANKS for c in text):
                 case.found.add("text", where, "it has characters that do not show.")
 
 
