@@ -612,7 +612,7 @@ def test_an_answer_list_in_an_option_of_a_pipeline_is_found(made) -> None:
     from urllib.parse import quote
 
     hint = quote(" ".join(answers_of(made, 3)), "")
-    spelled = f"bm25:stopwords={hint}@5"
+    spelled = f"e5:model={hint}@5"
 
     def change(about: dict[str, Any]) -> None:
         entry_of(about)["system"] = str(parse_pipeline(spelled))
@@ -620,6 +620,16 @@ def test_an_answer_list_in_an_option_of_a_pipeline_is_found(made) -> None:
         asked_so(about)
 
     assert rules_of(forged(made.good, manifest(change, keys=True)), made) == {"gold"}
+
+
+@pytest.mark.parametrize("spelled", ["bm25:gold=1@5", "bm25:k1=much@5"])
+def test_an_option_that_a_system_does_not_take_is_found(made, spelled: str) -> None:
+    def change(about: dict[str, Any]) -> None:
+        entry_of(about)["system"] = str(parse_pipeline(spelled))
+        stage_of(about)["parts"]["stage"] = str(parse_pipeline(spelled))
+        asked_so(about)
+
+    assert rules_of(forged(made.good, manifest(change, keys=True)), made) == {"manifest"}
 
 
 def test_answers_scattered_over_a_command_are_found(made) -> None:

@@ -294,6 +294,9 @@ def _contradictions(
     said = [entry["generated"], entry["answer_metrics"], entry["ranking_metrics"]]
     if said != [task.generated, list(task.answer_metrics), list(task.ranking_metrics)]:
         yield "manifest", "its metrics, or whether it is generated, are not the task's."
+    for stage in pipeline.stages:
+        if wrong := _wrong_options(stage.system):
+            yield "manifest", wrong
     if imported(entry):
         if len(pipeline.stages) > 1 or entry["key"] != import_key(entry):
             yield "keys", "its key is not that of an import, or it has a second stage."
@@ -318,6 +321,19 @@ def _contradictions(
         if parts["max_new_tokens"] != task.max_new_tokens:
             yield "keys", f"the stage {key} may write more or less than the task allows."
         before = key
+
+
+def _wrong_options(system: Spelled) -> str:
+    """What a system that is installed here does not take; it is not made for that."""
+    try:
+        cls = registry.find("systems", system.name)
+    except HarnessError:
+        return ""  # told as a notice
+    try:
+        registry.check_options(system, cls)
+    except HarnessError as error:
+        return str(error)
+    return ""
 
 
 def _asked_in(command: Mapping[str, Any], entry: Mapping[str, Any]) -> bool:
@@ -431,8 +447,9 @@ def _others(case: Case) -> None:
         claims.check_latency(case.run, case.files[LATENCY].path, case.found)
     if "challenge.json" in case.files:
         told = case.value("challenge.json")
-        if not case.found:
-            notice = challenge.check(told, case.about, case.found, case.published)
+        if not case.found and (
+            notice := challenge.check(told, case.about, case.found, case.published)
+        ):
             case.notices[notice] = None
     elif case.published is not None:
         case.found.add("challenge", "challenge.json", "it is missing: this answers no challenge.")
