@@ -310,6 +310,7 @@ def test_a_system_is_not_compared_with_itself(capsys: Any) -> None:
         (("a", "a", "--tolerance-file", "none.yaml"), "cannot read the tolerances"),
         (("a", "a", "--accept", "--reason", "why"), "is the base itself"),
         (("a", "a", "--acept"), "Did you mean --accept"),
+        (("a", "a", "--reason", "why"), "accepted without --accept.*leave --reason out"),
     ],
 )
 def test_mistakes_are_sentences(words: tuple[str, ...], said: str, capsys: Any) -> None:
