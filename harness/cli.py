@@ -789,6 +789,7 @@ def leaderboard_(
     from harness.report.board import Format, render
     from harness.report.leaderboard import leaderboard
     from harness.run.progress import told
+    from harness.verify.findings import counted
 
     if style not in get_args(Format):
         raise HarnessError(
@@ -796,7 +797,9 @@ def leaderboard_(
         )
     board = leaderboard(folder, data, metric, rerun or 0, seed, told, published)
     for report in board.refused:
-        typer.echo(f"{report.bundle}: not ranked, {len(report.findings)} findings", err=True)
+        typer.echo(
+            f"{report.bundle}: not ranked, {counted(len(report.findings), 'finding')}", err=True
+        )
     out.write_text(render(board, style), encoding="utf-8")  # type: ignore[arg-type]
     typer.echo(out)
 
@@ -837,7 +840,11 @@ def compare(
     from harness.report.snapshot import accept, check_accept, last_accepted, restore
     from harness.report.verdicts import written_comparisons
 
-    raise_together(_extra(context))
+    pointless = HarnessError(
+        "--reason says why a run is accepted, and nothing is accepted without --accept.",
+        "Add --accept, or leave --reason out.",
+    )
+    raise_together([*_extra(context), *([pointless] if reason and not accept_ else [])])
     if restore(base):
         typer.echo(f"{base}: an interrupted --accept had put it aside; it is back.", err=True)
     tolerances = read_tolerances(tolerance_file) if tolerance_file else []

@@ -30,7 +30,10 @@ NEEDS = {
         "pip install -c constraints.txt -e .",
     ),
     "prepare from the hub": (("datasets",), "pip install -c constraints.txt -e '.[hub]'"),
-    "Mamba-2 CUDA kernels": (("mamba-ssm",), "pip install -e '.[cuda]' on Linux with CUDA"),
+    "Mamba-2 CUDA kernels": (
+        ("mamba-ssm",),
+        "pip install -c constraints.txt -e '.[cuda]' on Linux with CUDA",
+    ),
     "4-bit base weights": (("bitsandbytes",), "pip install bitsandbytes, with CUDA"),
     "MS MARCO ROUGE and BLEU": (("spacy",), "pip install -c constraints.txt -e '.[msmarco]'"),
 }

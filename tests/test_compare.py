@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from conftest import Toy, toy_questions
 from gating import cli, edit, refused, run
-from knowing import Knows, Ordered, Solves
+from knowing import Knows, Ordered, Solves, like
 
 from harness import api, registry
 from harness.cli import main
-from harness.data import Document, Loaded, Query
+from harness.data import Document, Hit, Loaded, Query
 from harness.report.compare import compare
 from harness.report.verdicts import written_comparisons
 from harness.score.paired import holm
@@ -51,6 +51,32 @@ def test_differences_worst_questions_and_changed_rows() -> None:
         line["id"]: line["metrics"]["EM"] for line in read_scores(new)[0].lines["ordered+knows"]
     }
     assert values[worst.id] == worst.new == 0
+
+
+def test_the_worst_questions_show_what_the_metric_judges() -> None:
+    """A ranking beside a ranking, also of readers; no answer is no ranking."""
+
+    class Reversed(Ordered):
+        def retrieve(self, queries: Sequence[Query], k: int) -> list[list[Hit]]:
+            pools = [(query.pool or ())[::-1] for query in queries]
+            return [[Hit(d, -float(p)) for p, d in enumerate(pool)][:k] for pool in pools]
+
+    registry.register("systems", "knows")(like(Knows))
+    registry.register("systems", "ordered")(Ordered)
+    systems = ["ordered+knows", "ordered"]
+    api.score(api.run(["toy"], systems, out=Path("a")))
+    registry.register("systems", "ordered")(Reversed)
+    api.score(api.run(["toy"], systems, out=Path("b")))
+    read, ranked = (each.worst for each in compare("a", "b", metrics=["nDCG@10"]))
+    assert read == ranked and len(read) > 0
+    assert all(len(each.base_answer.split()) == 5 for each in read)
+    assert all(each.new_answer.split() != each.base_answer.split() for each in read)
+    rows = next(Path("b").glob("*/*knows*/rows.jsonl"))
+    rows.write_text(re.sub(',"answer":{[^}]*}', "", rows.read_text()))
+    api.score(Path("b"))
+    (found,) = compare("a", "b", metrics=["EM"], systems=["ordered+knows"])
+    assert {each.new_answer for each in found.worst} == {"(no answer)"}
+    assert all("gate" in each.base_answer for each in found.worst)
 
 
 def test_more_metrics_are_adjusted_together() -> None:
@@ -284,6 +310,7 @@ def test_a_system_is_not_compared_with_itself(capsys: Any) -> None:
         (("a", "a", "--tolerance-file", "none.yaml"), "cannot read the tolerances"),
         (("a", "a", "--accept", "--reason", "why"), "is the base itself"),
         (("a", "a", "--acept"), "Did you mean --accept"),
+        (("a", "a", "--reason", "why"), "accepted without --accept.*leave --reason out"),
     ],
 )
 def test_mistakes_are_sentences(words: tuple[str, ...], said: str, capsys: Any) -> None:

@@ -330,7 +330,7 @@ def test_on_the_command_line(made, capsys) -> None:
     for style, start in (("html", "<!doctype html>"), ("markdown", "# Leaderboard"), ("json", "{")):
         assert main(["leaderboard", "bundles", "-o", "board", "--format", style, *data]) == 0
         assert Path("board").read_text().startswith(start)
-    assert "broken.zip: not ranked, 1 findings" in capsys.readouterr().err
+    assert "broken.zip: not ranked, 1 finding\n" in capsys.readouterr().err
     assert main(["leaderboard", "bundles", "-o", "board", "--format", "pdf", *data]) == 2
     assert "no format 'pdf'" in capsys.readouterr().err
     Path("empty").mkdir()

@@ -223,7 +223,7 @@ def test_answers_without_references_are_refused():
 def test_without_spacy_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "spacy", None)
     msmarco._spacy.cache_clear()
-    with pytest.raises(HarnessError, match=r"pip install 'retrieval-qa-harness\[msmarco\]'"):
+    with pytest.raises(HarnessError, match=r"-c constraints.txt -e '\.\[msmarco\]'"):
         msmarco.tokenised("a lamp")
 
 

@@ -15,7 +15,8 @@ from harness import api
 from harness.cli import main
 from harness.registry import table
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
@@ -29,6 +30,23 @@ def test_its_python_runs_and_prints_a_table(code: str, capsys) -> None:
 def test_a_system_and_a_task_are_twenty_lines_each(code: str) -> None:
     body = re.split(r"\n(?=@api|CAPITALS)", code, maxsplit=1)[1].rpartition("print(")[0]
     assert len([line for line in body.splitlines() if line.strip()]) <= 20
+
+
+def test_its_map_has_every_benchmark() -> None:
+    told = README.partition("\nbenchmarks/ ")[2].partition("\nresults/")[0]
+    scripts = {path.name for path in (ROOT / "benchmarks").glob("*.py")}
+    assert set(re.findall(r"\w+\.py", told)) == scripts
+
+
+def test_extras_are_installed_in_one_way() -> None:
+    modules = [p for name in ("harness", "tasks", "systems") for p in (ROOT / name).rglob("*.py")]
+    told = []
+    for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *modules):
+        text = " ".join(path.read_text(encoding="utf-8").split())
+        told += [(path, each) for each in re.findall(r"pip install [^`\"]*?\[\w+\]", text)]
+    assert len(told) > 5
+    for path, each in told:
+        assert each.startswith("pip install -c constraints.txt -e '.["), path
 
 
 def test_it_names_every_task_and_system() -> None:

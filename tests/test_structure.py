@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,13 @@ def imported(tree: ast.AST) -> set[str]:
 
 def within(name: str, packages: set[str]) -> bool:
     return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def test_a_package_that_lists_its_modules_lists_them_all() -> None:
+    package = ROOT / "harness" / "verify"
+    told = ast.get_docstring(ast.parse((package / "__init__.py").read_text())) or ""
+    listed = re.findall(r"(?:^|  )(\w+\.py)  ", told, re.MULTILINE)
+    assert sorted(listed) == sorted(p.name for p in package.glob("[!_]*.py"))
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))

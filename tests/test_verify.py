@@ -499,6 +499,28 @@ def twice(rows: str) -> Change:
 
 
 @pytest.mark.parametrize(
+    ("kept", "said"),
+    [(-1, "no row for 1 question, such as"), (-2, "no row for 2 questions, such as")],
+)
+def test_rows_that_lack_are_counted_in_words(kept, said, made) -> None:
+    def cut(files: Files) -> None:
+        name = rows_name(files)
+        files[name] = b"".join(files[name].splitlines(keepends=True)[:kept])
+
+    found = verify(forged(made.good, cut), made.data).findings
+    assert any(each.rule == "coverage" and said in each.sentence for each in found)
+
+
+def test_a_score_that_lacks_is_counted_in_words(made) -> None:
+    def cut(files: Files) -> None:
+        lines = files["scores.jsonl"].splitlines(keepends=True)
+        files["scores.jsonl"] = b"".join(lines[:-1])
+
+    (found,) = verify(forged(made.good, cut), made.data).findings
+    assert "it leaves out 1 score, such as that of" in found.sentence
+
+
+@pytest.mark.parametrize(
     ("change", "said"),
     [
         (twice(""), "two pipelines have the same rows"),
@@ -506,7 +528,7 @@ def twice(rows: str) -> Change:
         (manifest(in_entry(limit=0)), "limit or its batch size is less than 1"),
         (manifest(in_entry(limit=-3)), "limit or its batch size is less than 1"),
         (manifest(in_entry(batch_size=0)), "limit or its batch size is less than 1"),
-        (manifest(in_entry(errors=None)), "0 rows are errors, not null"),
+        (manifest(in_entry(errors=None)), "it has 0 errored rows, not null"),
     ],
 )
 def test_a_manifest_that_no_run_writes_is_refused_for_what_is_wrong(change, said, made) -> None:

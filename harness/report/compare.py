@@ -45,7 +45,8 @@ ABSENT = Paired(math.nan, math.nan, math.nan, math.nan, 0, 0, 0, 0, 0, math.nan)
 
 @dataclass(frozen=True)
 class Question:
-    """One on which the new system does worse: scores and answers of both."""
+    """One on which the new system does worse: scores of both, and what each of them ranks first
+    if the metric is one of rankings, else its answer."""
 
     id: str
     base: float
@@ -177,11 +178,12 @@ Changes = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True)
 class _Tested:
-    """One metric of a pair: both values of each question, and the rows that changed (None: two
-    systems)."""
+    """One metric of a pair, which judges answers or, ``ranked``, rankings: both values of each
+    question, and the rows that changed (None: two systems)."""
 
     pair: Pair
     metric: str
+    ranked: bool
     gold: str
     ids: list[str]
     before: Floats
@@ -215,17 +217,17 @@ def _tested(
     """The differences of two systems."""
     pair, metric = chosen.pair, chosen.metric
     mine, yours = one.columns[key_of(pair[0])], other.columns[key_of(pair[1])]
+    ranked = metric in other.heads[key_of(pair[1])[0]]["ranking_metrics"]
     if not chosen.there:
         none = np.full(len(yours.ids), np.nan)
-        return _Tested(pair, metric, "", yours.ids, none, none, ABSENT, changed)
+        return _Tested(pair, metric, ranked, "", yours.ids, none, none, ABSENT, changed)
     places = {query_id: place for place, query_id in enumerate(mine.ids)}
-    ranked = metric in other.heads[key_of(pair[1])[0]]["ranking_metrics"]
     gold = "+".join(sorted(yours.golds)) if ranked else "official"
     before = np.array(mine.values[metric])[[places[query_id] for query_id in yours.ids]]
     after = np.array(yours.values[metric])
     there = ~(np.isnan(before) | np.isnan(after)).all()
     found = paired(before, after, yours.groups, seed, draws=draws) if there else ABSENT
-    return _Tested(pair, metric, gold, yours.ids, before, after, found, changed)
+    return _Tested(pair, metric, ranked, gold, yours.ids, before, after, found, changed)
 
 
 def _same_rows_other_scores(each: _Tested) -> list[HarnessError]:
@@ -269,7 +271,7 @@ def _comparison(
         because,
         None if each.changed is None else dict(kinds),
         tuple(each.changed or ()),
-        tuple(_questions(one, other, each.pair, worst)),
+        tuple(_questions(one, other, each, worst)),
         _timed(one.folder, each.pair) if one.is_run(other) else None,
     )
 
@@ -298,12 +300,12 @@ def _timed(folder: Path, pair: Pair) -> tuple[float, float] | None:
 
 
 def _questions(
-    one: Scored, other: Scored, pair: Pair, worst: Sequence[tuple[str, float, float]]
+    one: Scored, other: Scored, tested: _Tested, worst: Sequence[tuple[str, float, float]]
 ) -> Iterator[Question]:
-    """Questions with both answers, and their text where the prepared data is at hand."""
-    ids = [query_id for query_id, *_ in worst]
+    """Questions with what both say, and their text where the prepared data is at hand."""
+    pair, ids = tested.pair, [query_id for query_id, *_ in worst]
     said = [
-        {i: _said(row) for i, row in asked_rows(run.rows(entry), ids)}
+        {i: _said(row, tested.ranked) for i, row in asked_rows(run.rows(entry), ids)}
         for run, entry in zip((one, other), pair, strict=True)
     ]
     texts: dict[str, str] = {}
@@ -316,12 +318,12 @@ def _questions(
         yield Question(query_id, before, after, answers[0], answers[1], text)
 
 
-def _said(row: Any) -> str:
-    """What a row answers, in words: its answer, or the documents that it ranks first."""
+def _said(row: Any, ranked: bool) -> str:
+    """What of a row a metric judges, in words: the documents ranked first, or the answer."""
     if row is None:
         return "(no row)"
     if row.error:
         return f"(error: {row.error})"
-    if row.answer is not None:
-        return str(row.answer.text)
-    return " ".join(hit.id for hit in row.hits[:5])
+    if ranked:
+        return " ".join(hit.id for hit in row.hits[:5]) or "(no ranking)"
+    return "(no answer)" if row.answer is None else str(row.answer.text)

@@ -112,7 +112,7 @@ def _spacy() -> Any:
     except ImportError:
         raise HarnessError(
             "MS MARCO's ROUGE-L and BLEU need spaCy's English tokeniser.",
-            "Type: pip install 'retrieval-qa-harness[msmarco]'",
+            "pip install -c constraints.txt -e '.[msmarco]'",
         ) from None
     return spacy.blank("en")
 

@@ -16,7 +16,7 @@ from harness.run.timings import NAME, read_timings
 from harness.score.results import Sample, read_manifest, read_scores
 from harness.score.scoring import score
 from harness.spelling import parse_spelled
-from harness.verify.findings import Findings, told
+from harness.verify.findings import Findings, counted, told
 from harness.verify.strict import Unreadable, lines, loads
 
 METRIC = re.compile(r"[A-Za-z]{1,24}(\([\w=.,: {}]{1,60}\))?(@\d{1,9})?")
@@ -104,10 +104,11 @@ def _compare(run: Path, claimed: Path, found: Findings) -> None:
         found.add("json", "scores.jsonl", f"{error}.")
     if ours:
         _, system, query_id = next(iter(ours))
+        left = counted(len(ours), "score")
         found.add(
             "scores",
             "scores.jsonl",
-            f"{len(ours)} scores are left out, such as that of {system} for {query_id}.",
+            f"it leaves out {left}, such as that of {system} for {query_id}.",
         )
 
 

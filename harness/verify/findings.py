@@ -81,6 +81,11 @@ class Findings:
                 yield Finding(rule, file, f"and {count - SHOWN} more like these.")
 
 
+def counted(number: int, thing: str) -> str:
+    """So many of a thing: "1 row", "2 rows"."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
 def told(value: object) -> str:
     """A value of a bundle as JSON, cut."""
     text = json.dumps(value, ensure_ascii=False, default=str)

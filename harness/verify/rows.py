@@ -14,7 +14,7 @@ from harness.data import Answer, HarnessError, Query, Reply, Row
 from harness.run.stages import DEPTH, Known, Misbehaviour, check_ranking, check_reply
 from harness.run.store import parse_row, row_line, wrong_types
 from harness.spelling import Pipeline
-from harness.verify.findings import Findings, told
+from harness.verify.findings import Findings, counted, told
 from harness.verify.strict import Unreadable, lines, loads
 
 ID = re.compile(r"[0-9a-f]{16}(-\d{6,})?")
@@ -98,7 +98,8 @@ def check(path: Path, name: str, asked: Asked, found: Findings) -> None:
         found.add("json", name, f"{error}.")
     lacking = [query_id for query_id in asked.queries if query_id not in seen.ids]
     if lacking:
-        found.add("coverage", name, f"{len(lacking)} questions have no row, such as {lacking[0]}.")
+        questions = counted(len(lacking), "question")
+        found.add("coverage", name, f"no row for {questions}, such as {lacking[0]}.")
     _columns(seen, name, asked.entry, found)
 
 
@@ -184,6 +185,8 @@ def _columns(seen: Seen, name: str, entry: Mapping[str, Any], found: Findings) -
     if not entry["answers"] and seen.answers:
         found.add("manifest", name, "it has answers, and the manifest says that it gives none.")
     if entry["errors"] != seen.errors:
-        found.add("manifest", name, f"{seen.errors} rows are errors, not {told(entry['errors'])}.")
+        errors = counted(seen.errors, "errored row")
+        found.add("manifest", name, f"it has {errors}, not {told(entry['errors'])}.")
     if entry["questions"] != len(seen.ids):
-        found.add("manifest", name, f"it has {len(seen.ids)} rows, not {entry['questions']}.")
+        have = counted(len(seen.ids), "row")
+        found.add("manifest", name, f"it has {have}, not {entry['questions']}.")
