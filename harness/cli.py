@@ -720,7 +720,7 @@ app.add_typer(challenge, name="challenge")
 def register_(
     system: Annotated[list[str], typer.Option(help="Pipelines, one or more.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The registration; publish it.")],
-    task: Annotated[list[str], typer.Option(help="Mini tasks, without seed=.")] = list(TASKS),  # noqa: B006
+    task: Annotated[list[str], typer.Option(help="Mini tasks (and profile=).")] = list(TASKS),  # noqa: B006
     setting: Setting = None,
 ) -> None:
     """Write down what pipelines are made of, before the worlds are known that they will meet."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,12 +17,21 @@ from harness.manifest import digest
 from harness.report.bundle import pack
 from harness.verify.challenge import register, run, world
 from harness.verify.checks import verify
+from tasks.mini.tasks import Mini
 
-TASKS = ["mini-hotpotqa:documents=300,questions=12", "mini-musique:documents=300,questions=12"]
+TASKS = ["mini-hotpotqa", "mini-musique"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small() -> Iterator[None]:
+    """Mini tasks are small if they name no size, as those of a challenge cannot."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Mini.__init__, "__defaults__", (300, 12, 0, "standard", False))
+        yield
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+def made(small: None, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     place = tmp_path_factory.mktemp("challenge")
     told = place / "submission.json"
     told.write_text(json.dumps(SUBMISSION))
@@ -78,12 +87,20 @@ FORGED = {
     ),
     "a pipeline more": challenge(lambda told: told["registration"]["pipelines"].pop("bm25@3")),
     "a task left out": challenge(
-        lambda told: told["registration"]["tasks"].append("mini-triviaqa:documents=300")
+        lambda told: told["registration"]["tasks"].append("mini-triviaqa")
     ),
     "a task more": challenge(lambda told: told["registration"]["tasks"].pop()),
     "a real task": challenge(lambda told: told["registration"]["tasks"].append("hotpotqa")),
+    "a task of another size": challenge(
+        lambda told: told["registration"]["tasks"].append("mini-hotpotqa:questions=20")
+    ),
+    "the usual profile, named": challenge(
+        lambda told: told["registration"].update(tasks=["mini-hotpotqa:profile=standard", TASKS[1]])
+    ),
+    "a task twice": challenge(lambda told: told["registration"]["tasks"].append(TASKS[0])),
     "no task of the harness": challenge(lambda told: told["registration"]["tasks"].append("<b>")),
-    "asked otherwise": challenge(lambda told: told["registration"]["asked"].update(seed=3)),
+    "asked otherwise": challenge(lambda told: told["registration"]["asked"].update(batch_size=3)),
+    "asked of nothing": challenge(lambda told: told["registration"].update(asked={})),
     "another setting": challenge(
         lambda told: told["registration"]["asked"].update(setting="corpus")
     ),
@@ -95,6 +112,9 @@ FORGED = {
     "a registration of wrong types": challenge(
         lambda told: told["registration"].update(pipelines=[1])
     ),
+    "a stage of wrong types": challenge(lambda told: registered(told).update(files="x")),
+    "a stage that says more": challenge(lambda told: registered(told).update(foo=1)),
+    "a stage that says less": challenge(lambda told: registered(told).pop("sources")),
     "no registration": challenge(lambda told: told.pop("registration")),
     "a list": lambda files: files.update({"challenge.json": b"[]"}),
 }
@@ -149,16 +169,82 @@ def test_part_of_the_questions_is_no_challenge(made) -> None:
     assert found(bundle, made) == {"challenge": "not all questions were asked."}
 
 
-def test_worlds_follow_from_seed_and_task_alone(made) -> None:
+def test_another_split_or_setting_is_no_challenge(made) -> None:
+    """A world's splits are worlds of their own, of which one could keep the best."""
+    told = json.loads((made.place / "registration.json").read_text())
+    worlds = [world("8f3a11", task) for task in told["tasks"]]
+    note = Path("challenge.json")
+    note.write_text(json.dumps({"seed": "8f3a11", "registration": told}))
+    how = {"split": "dev", "setting": "corpus"}
+    packed(made.place, made.data, worlds, ["random", "bm25@3"], name="other", **how)
+    bundle = pack(made.place / "other", made.told, Path("other.zip"), note)
+    sentences = {each.sentence for each in verify(bundle, made.data).findings}
+    assert {"the setting is not as registered.", "the split is not test."} <= sentences
+
+
+def test_worlds_follow_from_the_seed_and_the_name_of_a_task_alone(made) -> None:
     assert world("a", TASKS[0]) == world("a", TASKS[0])
     worlds = {world(seed, task) for seed in ("a", "b") for task in TASKS}
     assert len({each.rpartition("=")[2] for each in worlds}) == 4
-    reordered = "mini-hotpotqa:questions=12,documents=300"
-    assert world("a", TASKS[0]).rpartition("=")[2] == world("a", reordered).rpartition("=")[2]
-    other = register(["bm25@7"], TASKS, Path("other.json"))
+    hard = world("a", f"{TASKS[0]}:profile=hard")
+    assert hard == world("a", TASKS[0]).replace(":", ":profile=hard,")
+    usual = [f"{TASKS[0]}:profile=standard", TASKS[0], f"{TASKS[0]}:profile=hard", TASKS[1]]
+    other = register(["bm25@7"], usual, Path("other.json"))
     tasks = json.loads(other.read_text())["tasks"]
-    mine = json.loads((made.place / "registration.json").read_text())["tasks"]
-    assert [world("s", task) for task in tasks] == [world("s", task) for task in mine]
+    assert tasks == [TASKS[0], f"{TASKS[0]}:profile=hard", TASKS[1]]
+
+
+HAND_EDITED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "a field more": (lambda told: told["asked"].update(foo=1), "its asked is not"),
+    "a limit": (lambda told: told["asked"].update(limit=3), "its asked is not"),
+    "a word for a number": (lambda told: told["asked"].update(batch_size="x"), "its asked is not"),
+    "yes for a number": (lambda told: told["asked"].update(batch_size=True), "its asked is not"),
+    "a number for a word": (lambda told: told["asked"].update(dtype=16), "its asked is not"),
+    "no such setting": (lambda told: told["asked"].update(setting=["pool"]), "its asked is not"),
+    "no seed": (lambda told: told["asked"].pop("seed"), "its asked is not"),
+    "a seed of its own": (lambda told: told["asked"].update(seed=3), "its asked is not"),
+    "a list of how": (lambda told: told.update(asked=[]), "its asked is not"),
+    "no such device": (lambda told: told["asked"].update(device="abacus"), "no device 'abacus'"),
+    "no stages": (lambda told: told.update(pipelines={"bm25": []}), "its stages of 'bm25'"),
+    "an empty stage": (lambda told: told.update(pipelines={"bm25": [{}]}), "its stages of 'bm25'"),
+    "stages of another": (
+        lambda told: told["pipelines"].update(bm25=told["pipelines"]["random"]),
+        "its stages of 'bm25'",
+    ),
+    "no pipelines": (lambda told: told.update(pipelines={}), "its pipelines are"),
+    "a list of pipelines": (lambda told: told.update(pipelines=["bm25"]), "its pipelines are"),
+    "no pipeline": (lambda told: told["pipelines"].update({"bm25+": []}), "an empty stage"),
+    "no tasks": (lambda told: told.update(tasks=[]), "its tasks are no list"),
+    "a task of no type": (lambda told: told.update(tasks=[3]), "its tasks are no list"),
+    "a task of another size": (
+        lambda told: told.update(tasks=["mini-hotpotqa:questions=20"]),
+        "mini-hotpotqa:questions=20 is no task of a challenge",
+    ),
+    "other code": (
+        lambda told: told["pipelines"]["bm25@3"][0].update(sources="0" * 16),
+        "bm25@3 is not made of what was registered",
+    ),
+    "a system that is not here": (
+        lambda told: told["pipelines"].update(
+            bm52=[{**told["pipelines"]["random"][0], "stage": "bm52"}]
+        ),
+        "no system 'bm52'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HAND_EDITED)
+def test_a_registration_edited_by_hand_asks_nothing(name: str, made, capsys) -> None:
+    change, said = HAND_EDITED[name]
+    told = json.loads((made.place / "registration.json").read_text())
+    told.pop("digest")
+    change(told)
+    Path("r.json").write_text(json.dumps({**told, "digest": digest(told)}))
+    words = ["challenge", "run", "r.json", "--seed", "8f3a11", "--submission", str(made.told)]
+    assert main([*words, "-o", "x.zip", "--data", str(made.data)]) == 2
+    err = capsys.readouterr().err
+    assert said in err and err.count("\n") == 1
+    assert not Path("results").exists() and not Path("x.zip").exists()
 
 
 def test_a_registration_says_what_a_pipeline_is_made_of(made) -> None:
@@ -172,8 +258,13 @@ def test_a_registration_says_what_a_pipeline_is_made_of(made) -> None:
 @pytest.mark.parametrize(
     ("systems", "tasks", "said"),
     [
-        (["bm25"], ["hotpotqa"], "is not generated"),
-        (["bm25"], ["mini-hotpotqa:seed=3"], "has a seed"),
+        (["bm25"], ["hotpotqa"], "hotpotqa is no task of a challenge"),
+        (["bm25"], ["jsonl"], "jsonl needs dir="),
+        (["bm25"], ["x.yaml"], "is no task of a challenge"),
+        (["bm25"], ["mini-hotpotqa:seed=3"], "is no task of a challenge"),
+        (["bm25"], ["mini-hotpotqa:20"], "is no task of a challenge"),
+        (["bm25"], ["mini-hotpotqa:profile=hard,questions=20"], "is no task of a challenge"),
+        (["bm25"], ["mini-hotpotqa:profile=harder"], "profile=harder is wrong"),
         (["trec:file=x.run"], TASKS, "takes results from a file"),
         (["bm52"], TASKS, "no system 'bm52'"),
     ],

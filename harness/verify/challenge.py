@@ -7,10 +7,11 @@
    registration and seed, and `check` compares. Whether that seed is the published one, only who
    read it where it was published can say.
 
-A world's seed is a hash of the published seed and of the task, and not of the registration: a
-submitter who registers many variants, or one after the seed is known, still meets the same worlds
-as everybody, so that there is nothing to choose from, and all systems share one table. What that
-leaves open is a registration after the seed; its published digest tells.
+A world's seed is a hash of the published seed and of the task's name, and of nothing that a
+submitter chooses: whoever registers many variants, or one after the seed is known, still meets the
+same worlds as everybody, and all systems share one table. For the same reason sizes, split and seed
+are those that a task and a run begin with; a profile may be named, for there are but a few. What
+that leaves open is a registration after the seed; its published digest tells.
 """
 
 from __future__ import annotations
@@ -44,13 +45,31 @@ SIZES = ("seed", "device", "dtype", "batch_size")
 SEED = re.compile(r"[!-~]{1,200}")
 """A seed: what shows, without a space, so that it is copied as it was published."""
 FIELDS = {"format", "time", "tasks", "asked", "pipelines", "digest"}
+STAGE = {"stage": str, "files": list, "sources": str, "versions": str}
+"""What is registered of a stage, and of which type it is."""
+USUAL = (("profile", "standard"),)
+"""The profile of a task that names none."""
 
 
 def world(seed: str, task: str) -> str:
-    """The task on the world that a published seed gives it."""
+    """The registered task on the world that a published seed gives it."""
     spelled = parse_spelled(task)
-    drawn = blake2b(f"{seed}\0{spelled.canonical}".encode(), digest_size=6).hexdigest()
+    drawn = blake2b(f"{seed}\0{spelled.name}".encode(), digest_size=6).hexdigest()
     return str(replace(spelled, options=(*spelled.options, ("seed", str(int(drawn, 16))))))
+
+
+def _bare(text: str) -> str:
+    """A task as it is registered: its name, and its profile if that is not the usual one.
+
+    Raises `HarnessError` for tasks that are not generated, and for all other options.
+    """
+    spelled = parse_spelled(text)
+    if dict(spelled.options).keys() - {"profile"} or not registry.task(spelled).generated:
+        raise HarnessError(
+            f"{text} is no task of a challenge.",
+            "Name a mini task with no option but profile=, so that everybody meets the same world.",
+        )
+    return spelled.name if spelled.options == USUAL else str(spelled)
 
 
 def register(
@@ -58,18 +77,19 @@ def register(
 ) -> Path:
     """Write what pipelines are made of, to be run on worlds of these tasks; returns ``out``.
 
-    Raises `HarnessError`, with all mistakes together, for tasks that are not generated or have a
-    seed already, and for pipelines that take results from a file.
+    Raises `HarnessError`, with all mistakes together, for tasks that are not generated or have
+    other options than a profile, and for pipelines that take results from a file.
     """
     mistakes = []
     if out.exists():
         mistakes.append(HarnessError(f"{out} exists.", "Name another file with -o."))
     pipelines: list[Pipeline] = []
+    bare: dict[str, None] = {}
     for text in tasks:
-        spelled = parse_spelled(text)
-        if not registry.task(spelled).generated or "seed" in dict(spelled.options):
-            why = "is not generated" if "seed" not in dict(spelled.options) else "has a seed"
-            mistakes.append(HarnessError(f"{text} {why}.", "Name mini tasks without seed=."))
+        try:
+            bare[_bare(text)] = None
+        except HarnessError as error:
+            mistakes.append(error)
     for text in systems:
         pipelines.append(parse_pipeline(text))
         for stage in pipelines[-1].stages:
@@ -82,7 +102,7 @@ def register(
     told = {
         "format": FORMAT,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "tasks": [str(parse_spelled(task)) for task in tasks],
+        "tasks": list(bare),
         "asked": asked,
         "pipelines": {str(each): [_stage(stage) for stage in each.stages] for each in pipelines},
     }
@@ -121,7 +141,7 @@ def run(
         mistakes.append(
             HarnessError(f"{seed!r} is no seed.", "Copy the published one, without spaces.")
         )
-    raise_together(mistakes)
+    raise_together(mistakes or _changed(told["pipelines"]))
     asked = dict(told["asked"])
     tasks = [world(seed, task) for task in told["tasks"]]
     plan = make_plan(tasks, list(told["pipelines"]), data=data, **asked)
@@ -131,6 +151,21 @@ def run(
     text = json.dumps({"seed": seed, "registration": told}, indent=1, ensure_ascii=False)
     note.write_text(text + "\n", encoding="utf-8")
     return pack(score(folder), submission, out, note)
+
+
+def _changed(pipelines: Mapping[str, Any]) -> list[HarnessError]:
+    """What is wrong with registered pipelines that are not made here of what was registered."""
+    mistakes = []
+    for text, stages in pipelines.items():
+        try:
+            if [_stage(stage) for stage in parse_pipeline(text).stages] == stages:
+                continue
+            message = f"{text} is not made of what was registered."
+            hint = "Take the code, packages and files of then, or register again."
+            mistakes.append(HarnessError(message, hint))
+        except HarnessError as error:
+            mistakes.append(error)
+    return mistakes
 
 
 def check(
@@ -187,19 +222,22 @@ def _same(
     where = f"challenge.json, {entry['system']}"
     asked = registration["asked"]
     for name in SIZES:
-        if entry[name] != asked.get(name):
+        if entry[name] != asked[name]:
             found.add("challenge", where, f"{name} is not as registered.")
     if entry["limit"] is not None:
         found.add("challenge", where, "not all questions were asked.")
-    if asked.get("setting") not in (None, entry["setting"]):
+    task = registry.task(parse_spelled(entry["task"]))
+    if entry["setting"] != (asked["setting"] or task.settings[0]):
         found.add("challenge", where, "the setting is not as registered.")
+    if entry["split"] != task.splits[0]:
+        found.add("challenge", where, f"the split is not {task.splits[0]}.")
     stages = registration["pipelines"].get(entry["system"], ())
     if len(stages) != len(entry["stages"]):
         found.add("challenge", where, "other stages are registered.")
     for key, stage in zip(entry["stages"], stages, strict=False):
         parts = about["stages"][key]["parts"]
-        for name in ("stage", "files", "sources", "versions"):
-            if parts[name] != stage.get(name):
+        for name in STAGE:
+            if parts[name] != stage[name]:
                 found.add("challenge", where, f"{name} of {parts['stage']} are not as registered.")
 
 
@@ -211,22 +249,45 @@ def _unsound(told: Any) -> str:
         return "the registration is not what it hashes to."
     if why := impossible(told["time"]):
         return f"the time of the registration {why}."
+    if not _askable(told["asked"]):
+        return "its asked is not what `challenge register` writes."
     tasks, pipelines = told["tasks"], told["pipelines"]
-    well = (
-        isinstance(told["asked"], dict)
-        and isinstance(tasks, list)
-        and bool(tasks)
-        and all(isinstance(task, str) for task in tasks)
-        and isinstance(pipelines, dict)
-        and bool(pipelines)
-        and all(isinstance(each, list) for each in pipelines.values())
-        and all(isinstance(stage, dict) for each in pipelines.values() for stage in each)
-    )
-    if not well:
-        return "a field of the registration is of a wrong type."
+    if not (isinstance(tasks, list) and tasks and all(isinstance(task, str) for task in tasks)):
+        return "its tasks are no list of tasks."
+    if not isinstance(pipelines, dict) or not pipelines:
+        return "its pipelines are no map of pipelines to stages."
     try:
-        for task in tasks:
-            parse_spelled(task)
+        if tasks != list(dict.fromkeys(map(_bare, tasks))):
+            return "its tasks are not spelled as `challenge register` spells them."
+        for text, stages in pipelines.items():
+            if not _staged(text, stages):
+                return f"its stages of {text!r} are not what `challenge register` writes."
     except HarnessError as error:
         return str(error)
     return ""
+
+
+def _askable(asked: Any) -> bool:
+    """Whether a value says how pipelines are asked: nothing else, and with no seed of its own."""
+    return (
+        isinstance(asked, dict)
+        and asked.keys() == {"setting", *SIZES}
+        and asked["setting"] in (None, "pool", "corpus")
+        and all(isinstance(asked[name], str) for name in ("device", "dtype"))
+        and all(type(asked[name]) is int for name in ("seed", "batch_size"))
+        and asked["seed"] == 0
+    )
+
+
+def _staged(text: str, stages: Any) -> bool:
+    """Whether a value says what the stages of this pipeline are made of."""
+    if not isinstance(stages, list):
+        return False
+    for stage in stages:
+        if not isinstance(stage, dict) or stage.keys() != STAGE.keys():
+            return False
+        if not all(isinstance(stage[name], kind) for name, kind in STAGE.items()):
+            return False
+    pipeline = parse_pipeline(text)
+    spelled = [str(stage.canonical) for stage in pipeline.stages]
+    return text == str(pipeline) and spelled == [stage["stage"] for stage in stages]
