@@ -587,6 +587,8 @@ def submit_(
         typer.echo(
             packing.write_template(run, out) if template else packing.pack(run, submission, out)
         )
+        for note in packing.quoting(run) if bundle else ():
+            typer.echo(note, err=True)
         return
     from harness.report.submission import submit
 

@@ -323,6 +323,21 @@ def test_bundle_page_and_rows_have_no_five_words_of_the_corpus_in_a_row() -> Non
     assert len(theirs & grams(told.read_text())) > 50
 
 
+def test_a_bundle_of_what_quotes_says_so(capsys) -> None:
+    class Quoter:
+        def answer(self, queries, documents):
+            return [passages[0].text for passages in documents]
+
+    registry.register("tasks", "planted")(Planted)
+    registry.register("systems", "quoter")(Quoter)
+    run = api.score(api.run(["planted"], ["bm25", "bm25+quoter@1"], out="run"))
+    put(Path("s.json"), SUBMISSION)
+    assert main(["submit", "run", "--bundle", "--submission", "s.json", "-o", "x.zip"]) == 0
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told.startswith("bm25+quoter@1 on planted: its rows hold what it wrote itself")
+    assert run == Path("run")
+
+
 # --- the page -------------------------------------------------------------------------
 
 DOCS = (Path(__file__).parent.parent / "docs" / "formats.md").read_text(encoding="utf-8")

@@ -99,6 +99,17 @@ def pack(run: Path, submission: Path | None, out: Path, challenge: Path | None =
     return out
 
 
+def quoting(run: Path) -> list[str]:
+    """The pipelines that wrote something about data which is not generated: it may quote."""
+    about = read_manifest(run)
+    return [
+        f"{each['system']} on {each['task']}: its rows hold what it wrote itself, which may quote "
+        f"passages. Licence of the data: {about['facts'][each['source']]['licence']}"
+        for each in about["pipelines"]
+        if each["answers"] and not each["generated"]
+    ]
+
+
 def write_template(run: Path, out: Path) -> Path:
     """Write submission.json to be filled in; what the run knows itself stands in it."""
     if out.exists():
