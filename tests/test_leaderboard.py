@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -292,6 +295,63 @@ def test_what_comes_from_a_bundle_is_text_in_every_form(made) -> None:
     assert json.loads(render(board, "json"))["tables"][0]["lines"][0]["name"] == NASTY
     shown = render(board, "markdown")
     assert "](javascript" not in shown and " | `e`" not in shown and "*g*" not in shown
+
+
+def test_every_form_says_whose_it_is_and_what_to_know(made) -> None:
+    """docs/verification.md relies on notices: they stand wherever the badge does."""
+    board = board_of(made, made.other, again=2, seed=3)
+    (report,) = board.accepted
+    assert report.notices and report.reruns
+    told = [*SUBMISSION["training_data"], *report.notices, *map(str, report.reruns)]
+    told += [str(SUBMISSION[n]) for n in SUBMISSION if n != "training_data"]
+    for style in ("html", "markdown"):
+        shown = render(board, style)
+        text = rendered(shown) if style == "markdown" else "".join(read(shown).text)
+        systems = text.rpartition("Systems")[2]
+        assert [each for each in told if each not in systems] == []
+        for name in ("description", "contact", "licence", "training data", "hardware", "notes"):
+            assert name in systems
+
+
+def rendered(markdown: str) -> str:
+    """What a reader of markdown sees, without spaces of no width."""
+    from markdown_it import MarkdownIt
+
+    page = MarkdownIt().enable("table").render(markdown)
+    return unescape(re.sub("<[^>]*>", "", page)).replace("\u200b", "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://a.example/x",
+        "HTTPS://a.example, www.a.example and WWW.b.example",
+        "a ftp://a.example",
+        "@somebody and team@a-b.example, mailto:a@b.example",
+        "=HYPERLINK(1)",
+        "+1",
+        "-1",
+        "@SUM(1)",
+        NASTY,
+    ],
+)
+def test_foreign_text_in_markdown_makes_no_link_and_no_formula(text, made) -> None:
+    board = board_of(made, made.other)
+    (report,) = board.accepted
+    told = {**report.submission, "system": text, "contact": text}
+    table = board.tables[0]
+    lines = tuple(replace(line, report=replace(report, submission=told)) for line in table.lines)
+    other = replace(
+        board,
+        tables=(replace(table, lines=lines),),
+        accepted=(replace(report, submission=told),),
+    )
+    shown = render(other, "markdown")
+    assert rendered(shown).count(text) == len(lines) + 2
+    assert not re.search(r"(?i)(?<!\\)://|www\.|(?<!\w)@(?!&)|@[\w-]+\.", shown)
+    assert "bm25@5" in shown  # a pipeline can be copied into a command
+    cells = [line.strip("| ") for line in shown.splitlines() if line.startswith("|")]
+    assert not any(cell[:1] in "=@+" or re.match(r"\\[-+=@]", cell) for cell in cells if cell)
 
 
 def test_tables_can_be_read_by_ear_and_on_a_phone(made) -> None:
