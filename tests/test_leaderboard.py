@@ -398,6 +398,50 @@ def test_on_the_command_line(made, capsys) -> None:
     assert "has no bundles" in capsys.readouterr().err
 
 
+def test_every_bundle_is_taken_and_all_else_is_named(made, capsys) -> None:
+    board_of(made, made.other)
+    shutil.copy(made.ranks, "bundles/b3.ZIP")
+    shutil.copytree("bundles", "bundles/more.zip")
+    Path("bundles/notes.txt").write_text("")
+    words = ["leaderboard", "bundles", "-o", "bundles/board.json", "--format", "json"]
+    for _ in range(2):  # the board that lies there is no other entry
+        assert main([*words, "--data", str(made.data)]) == 0
+        lines = capsys.readouterr().err.splitlines()
+        told = [line for line in lines if line.startswith("not a bundle")]
+        assert told == [f"not a bundle, left out: {each}" for each in ("more.zip", "notes.txt")]
+    shown = json.loads(Path("bundles/board.json").read_text())
+    assert sorted(each["bundle"] for each in shown["bundles"]) == ["0-other.zip", "b3.ZIP"]
+    assert {"more.zip", "notes.txt"} <= set(shown["left_out"])
+    with pytest.raises(HarnessError, match="nowhere does not exist"):
+        leaderboard(Path("nowhere"), made.data)
+
+
+def test_the_board_is_written_whole_or_not_at_all(made, monkeypatch, capsys) -> None:
+    board_of(made, made.other)
+    words = ["leaderboard", "bundles", "--data", str(made.data), "-o"]
+    Path("board.html").write_text("old")
+
+    def full(self: Path, text: str, **_: Any) -> int:
+        with self.open("w") as file:
+            file.write(text[:9])
+        raise OSError(28, "No space left on device", str(self))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        assert main([*words, "board.html"]) == 2
+    assert Path("board.html").read_text() == "old"
+    assert sorted(each.name for each in Path().glob("*board*")) == ["board.html"]
+
+    def never(*_: Any) -> None:
+        raise AssertionError("it was verified first")
+
+    monkeypatch.setattr("harness.report.leaderboard.examine", never)
+    capsys.readouterr()
+    for out, said in (("board.html/board", "cannot be written"), ("bundles", "is a folder")):
+        assert main([*words, out]) == 2
+        assert said in capsys.readouterr().err
+
+
 def test_a_metric_that_no_table_has_is_a_mistake(made) -> None:
     with pytest.raises(HarnessError, match="no table has"):
         board_of(made, made.ranks, metric="Luck@1")

@@ -271,6 +271,7 @@ def as_text(board: Board) -> str:
             for t in board.timed
         ],
         "seed": board.seed,
+        "left_out": board.left_out,
     }
     return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
 
