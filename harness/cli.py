@@ -790,19 +790,24 @@ def leaderboard_(
     """Verify every bundle of a folder and rank those without findings."""
     from harness.report.board import Format, render
     from harness.report.leaderboard import leaderboard
+    from harness.report.written import check_place, place
     from harness.run.progress import told
-    from harness.verify.findings import counted
+    from harness.verify.findings import counted, printable
 
     if style not in get_args(Format):
         raise HarnessError(
             f"there is no format {style!r}.", f"Formats: {', '.join(get_args(Format))}."
         )
+    check_place(out)
     board = leaderboard(folder, data, metric, rerun or 0, seed, told, published)
+    for name in board.left_out:
+        if (folder / name).resolve() != out.resolve():
+            typer.echo(f"not a bundle, left out: {printable(name)}", err=True)
     for report in board.refused:
         typer.echo(
             f"{report.bundle}: not ranked, {counted(len(report.findings), 'finding')}", err=True
         )
-    out.write_text(render(board, style), encoding="utf-8")  # type: ignore[arg-type]
+    place(out, render(board, style))  # type: ignore[arg-type]
     typer.echo(out)
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -294,6 +297,63 @@ def test_what_comes_from_a_bundle_is_text_in_every_form(made) -> None:
     assert "](javascript" not in shown and " | `e`" not in shown and "*g*" not in shown
 
 
+def test_every_form_says_whose_it_is_and_what_to_know(made) -> None:
+    """docs/verification.md relies on notices: they stand wherever the badge does."""
+    board = board_of(made, made.other, again=2, seed=3)
+    (report,) = board.accepted
+    assert report.notices and report.reruns
+    told = [*SUBMISSION["training_data"], *report.notices, *map(str, report.reruns)]
+    told += [str(SUBMISSION[n]) for n in SUBMISSION if n != "training_data"]
+    for style in ("html", "markdown"):
+        shown = render(board, style)
+        text = rendered(shown) if style == "markdown" else "".join(read(shown).text)
+        systems = text.rpartition("Systems")[2]
+        assert [each for each in told if each not in systems] == []
+        for name in ("description", "contact", "licence", "training data", "hardware", "notes"):
+            assert name in systems
+
+
+def rendered(markdown: str) -> str:
+    """What a reader of markdown sees, without spaces of no width."""
+    from markdown_it import MarkdownIt
+
+    page = MarkdownIt().enable("table").render(markdown)
+    return unescape(re.sub("<[^>]*>", "", page)).replace("\u200b", "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://a.example/x",
+        "HTTPS://a.example, www.a.example and WWW.b.example",
+        "a ftp://a.example",
+        "@somebody and team@a-b.example, mailto:a@b.example",
+        "=HYPERLINK(1)",
+        "+1",
+        "-1",
+        "@SUM(1)",
+        NASTY,
+    ],
+)
+def test_foreign_text_in_markdown_makes_no_link_and_no_formula(text, made) -> None:
+    board = board_of(made, made.other)
+    (report,) = board.accepted
+    told = {**report.submission, "system": text, "contact": text}
+    table = board.tables[0]
+    lines = tuple(replace(line, report=replace(report, submission=told)) for line in table.lines)
+    other = replace(
+        board,
+        tables=(replace(table, lines=lines),),
+        accepted=(replace(report, submission=told),),
+    )
+    shown = render(other, "markdown")
+    assert rendered(shown).count(text) == len(lines) + 2
+    assert not re.search(r"(?i)(?<!\\)://|www\.|(?<!\w)@(?!&)|@[\w-]+\.", shown)
+    assert "bm25@5" in shown  # a pipeline can be copied into a command
+    cells = [line.strip("| ") for line in shown.splitlines() if line.startswith("|")]
+    assert not any(cell[:1] in "=@+" or re.match(r"\\[-+=@]", cell) for cell in cells if cell)
+
+
 def test_tables_can_be_read_by_ear_and_on_a_phone(made) -> None:
     parser = read(render(board_of(made, made.ranks)))
     scopes = [attrs.get("scope") for name, attrs in parser.tags if name == "th"]
@@ -336,6 +396,50 @@ def test_on_the_command_line(made, capsys) -> None:
     Path("empty").mkdir()
     assert main(["leaderboard", "empty", "-o", "board", *data]) == 2
     assert "has no bundles" in capsys.readouterr().err
+
+
+def test_every_bundle_is_taken_and_all_else_is_named(made, capsys) -> None:
+    board_of(made, made.other)
+    shutil.copy(made.ranks, "bundles/b3.ZIP")
+    shutil.copytree("bundles", "bundles/more.zip")
+    Path("bundles/notes.txt").write_text("")
+    words = ["leaderboard", "bundles", "-o", "bundles/board.json", "--format", "json"]
+    for _ in range(2):  # the board that lies there is no other entry
+        assert main([*words, "--data", str(made.data)]) == 0
+        lines = capsys.readouterr().err.splitlines()
+        told = [line for line in lines if line.startswith("not a bundle")]
+        assert told == [f"not a bundle, left out: {each}" for each in ("more.zip", "notes.txt")]
+    shown = json.loads(Path("bundles/board.json").read_text())
+    assert sorted(each["bundle"] for each in shown["bundles"]) == ["0-other.zip", "b3.ZIP"]
+    assert {"more.zip", "notes.txt"} <= set(shown["left_out"])
+    with pytest.raises(HarnessError, match="nowhere does not exist"):
+        leaderboard(Path("nowhere"), made.data)
+
+
+def test_the_board_is_written_whole_or_not_at_all(made, monkeypatch, capsys) -> None:
+    board_of(made, made.other)
+    words = ["leaderboard", "bundles", "--data", str(made.data), "-o"]
+    Path("board.html").write_text("old")
+
+    def full(self: Path, text: str, **_: Any) -> int:
+        with self.open("w") as file:
+            file.write(text[:9])
+        raise OSError(28, "No space left on device", str(self))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        assert main([*words, "board.html"]) == 2
+    assert Path("board.html").read_text() == "old"
+    assert sorted(each.name for each in Path().glob("*board*")) == ["board.html"]
+
+    def never(*_: Any) -> None:
+        raise AssertionError("it was verified first")
+
+    monkeypatch.setattr("harness.report.leaderboard.examine", never)
+    capsys.readouterr()
+    for out, said in (("board.html/board", "cannot be written"), ("bundles", "is a folder")):
+        assert main([*words, out]) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_a_metric_that_no_table_has_is_a_mistake(made) -> None:

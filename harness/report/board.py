@@ -46,6 +46,8 @@ small{display:block;font-weight:400;opacity:.8}
 dt{font-weight:600}dd{margin:0 0 .5rem;overflow-wrap:anywhere}
 """
 TIMES = ("system", "quality", "p50 ms", "p95 ms", "questions", "on")
+APART = "&#8203;"
+"""A space of no width: what it parts is no address, name or formula to anybody."""
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
@@ -169,22 +171,20 @@ def _refused(reports: Iterable[Report]) -> list[Markup]:
 
 
 def _details(report: Report) -> Markup:
-    told = report.submission
-    terms = [(name, told[name]) for name in told if name not in ("system", "training_data")]
-    terms.append(("training data", ", ".join(told["training_data"]) or "none named"))
-    pairs = [part for name, value in terms for part in (tag("dt", name), tag("dd", str(value)))]
-    notes = [tag("dt", "notes"), tag("dd", " ".join(report.notices))] if report.notices else []
-    reruns = [tag("dd", f"{each.task} {each.system}: {each}") for each in report.reruns]
-    head = tag("h3", str(told["system"]), " ", tag("small", f"{report.bundle} · {report.badge}"))
-    again = [tag("dt", "asked again"), *reruns] if reruns else []
-    return tag("section", head, tag("dl", *pairs, *notes, *again))
+    head = tag("h3", str(report.submission["system"]), " ", tag("small", _shown_by(report)))
+    pairs = [
+        part
+        for name, texts in _terms(report).items()
+        for part in (tag("dt", name), *(tag("dd", each) for each in texts))
+    ]
+    return tag("section", head, tag("dl", *pairs))
 
 
 # --- markdown and JSON ----------------------------------------------------------------
 
 
 def markdown(board: Board) -> str:
-    """Tables, refused bundles, key."""
+    """Tables, refused bundles, systems, key."""
     parts = [f"# {TITLE}", *([_drawn(board)] if board.seed is not None else [])]
     for table in board.tables:
         heads = ("system", "rank", *(f"{m}\n{_size(table, m)}" for m in table.metrics), "marks")
@@ -210,7 +210,17 @@ def markdown(board: Board) -> str:
     for report in board.refused:
         found = [f"- {_plain(str(finding))}" for finding in report.findings]
         parts.append("\n".join([f"**{_plain(report.bundle)}**: not ranked", "", *found]))
-    return "\n\n".join([*parts, KEY, PROVES]) + "\n"
+    systems = ["## Systems", *map(_listed, board.accepted)] if board.accepted else []
+    return "\n\n".join([*parts, *systems, KEY, PROVES]) + "\n"
+
+
+def _listed(report: Report) -> str:
+    """What is told of a bundle beside its scores."""
+    terms = [
+        f"- {name}: {_plain(each)}" for name, texts in _terms(report).items() for each in texts
+    ]
+    head = f"**{_plain(str(report.submission['system']))}** ({_plain(_shown_by(report))})"
+    return "\n".join([head, "", *terms])
 
 
 def _time_sheet(timed: Iterable[Timed]) -> str:
@@ -261,6 +271,7 @@ def as_text(board: Board) -> str:
             for t in board.timed
         ],
         "seed": board.seed,
+        "left_out": board.left_out,
     }
     return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
 
@@ -269,8 +280,26 @@ def as_text(board: Board) -> str:
 
 
 def _plain(text: str) -> str:
-    """Foreign text that markdown shows as it stands, in one line."""
-    return re.sub(r"([\\`*_{}\[\]()<>#+!|~&-])", r"\\\1", " ".join(text.split()))
+    """Foreign text that markdown shows as it stands, in one line: it makes no link, calls nobody,
+    and is no formula where a cell is pasted. `APART` stands where an escape is not enough."""
+    shown = re.sub(r"([\\`*_{}\[\]()<>#+!|~&-])", r"\\\1", " ".join(text.split()))
+    shown = re.sub(r"(?i)(?<=www)(?=\.)|(?=://)", r"\\", shown)
+    shown = re.sub(r"(?<!\w)@|@(?=[\w\\-]+\.)", f"@{APART}", shown)  # not that of bm25@5
+    return re.sub(r"^(?=\\?[-+=@])", APART, shown)
+
+
+def _shown_by(report: Report) -> str:
+    return f"{report.bundle} · {report.badge}"
+
+
+def _terms(report: Report) -> dict[str, list[str]]:
+    """What a submitter says of a system, and what to know of its bundle."""
+    told = {name: str(value) for name, value in report.submission.items()}
+    told["training data"] = ", ".join(report.submission["training_data"]) or "none named"
+    terms = {n: [text] for n, text in told.items() if n not in ("system", "training_data")}
+    again = [f"{each.task} {each.system}: {each}" for each in report.reruns]
+    more = {"notes": list(report.notices), "asked again": again}
+    return terms | {name: texts for name, texts in more.items() if texts}
 
 
 def _drawn(board: Board) -> str:

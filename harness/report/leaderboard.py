@@ -22,6 +22,7 @@ import numpy as np
 
 from harness import registry
 from harness.data import DATA, HarnessError
+from harness.files import reading
 from harness.report.latency import Latency
 from harness.report.latency import records as latencies
 from harness.report.tables import BOUNDS, VISIBLE, Record, Table, tables
@@ -105,13 +106,18 @@ class Timed:
 
 @dataclass(frozen=True)
 class Board:
-    """All that a leaderboard shows. seed: drew the questions that were asked again, if any."""
+    """All that a leaderboard shows.
+
+    seed:     drew the questions that were asked again, if any
+    left_out: names in the folder that are no bundles
+    """
 
     tables: tuple[Ranked, ...]
     accepted: tuple[Report, ...]
     refused: tuple[Report, ...]
     timed: tuple[Timed, ...]
     seed: int | None = None
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass
@@ -139,9 +145,7 @@ def leaderboard(
     again:  how many questions of each pipeline to ask again, drawn by ``seed``
     published: the seed of a challenge, which ranks no bundle that is not of it
     """
-    bundles = sorted(folder.glob("*.zip"))
-    if not bundles:
-        raise HarnessError(f"{folder} has no bundles (*.zip).", "`submit --bundle` writes one.")
+    bundles, left_out = _bundles(folder)
     if again and seed is None:
         seed = secrets.randbits(32)
     reports: list[Report] = []
@@ -167,7 +171,18 @@ def leaderboard(
         tuple(each for each in reports if each.findings),
         tuple(timed),
         seed if again else None,
+        left_out,
     )
+
+
+def _bundles(folder: Path) -> tuple[list[Path], tuple[str, ...]]:
+    """The bundles of a folder, and the names of all else in it."""
+    with reading(folder):
+        entries = sorted(folder.iterdir())
+    bundles = [each for each in entries if each.suffix.lower() == ".zip" and each.is_file()]
+    if not bundles:
+        raise HarnessError(f"{folder} has no bundles (*.zip).", "`submit --bundle` writes one.")
+    return bundles, tuple(each.name for each in entries if each not in bundles)
 
 
 def _ordered(piles: Mapping[Sample, _Pile]) -> Iterable[tuple[Sample, _Pile]]:

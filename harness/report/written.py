@@ -1,4 +1,4 @@
-"""The tables of runs as a file; the end of its name says in which format."""
+"""Tables as files: those of runs, of which the end of the name says in which format."""
 
 from __future__ import annotations
 
@@ -33,11 +33,36 @@ def write_report(folders: Folders, path: Path) -> Path:
     """Write the tables of scored runs, renamed into place when whole; returns ``path``."""
     raise_together(unwritable(path))
     text = report(folders, FORMATS[path.suffix])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".part-{path.name}")
+    place(path, f"{text}\n")
+    return path
+
+
+def check_place(path: Path) -> None:
+    """`HarnessError` if no file can be written there; its folder is made."""
+    if path.is_dir():
+        raise HarnessError(f"{path} is a folder.", "Name a file in it.")
+    part = _part(path)
     try:
-        part.write_text(f"{text}\n", encoding="utf-8")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+        part.unlink()
+    except OSError as error:
+        raise HarnessError(
+            f"{path} cannot be written ({error.strerror or error}).",
+            "Name a file in a folder that you may write to.",
+        ) from None
+
+
+def place(path: Path, text: str) -> None:
+    """Write a file, renamed into place when whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = _part(path)
+    try:
+        part.write_text(text, encoding="utf-8")
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-    return path
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f".part-{path.name}")
