@@ -211,6 +211,21 @@ BAD: dict[str, tuple[str, Any, str]] = {
         [{"id": "native-0", "answer": "", "evidence": [[ids_of(0)[0], None, [0, 999]]]}],
         "points at no place of the corpus",
     ),
+    "half a span": (
+        "p.jsonl",
+        [{"id": "native-0", "answer": "", "evidence": [["d", None, 5]]}],
+        "is no evidence",
+    ),
+    "a number for a span": (
+        "p.jsonl",
+        [{"id": "native-0", "answer": "", "evidence": [["d", 0, 0]]}],
+        "is no",
+    ),
+    "both": (
+        "p.jsonl",
+        [{"id": "native-0", "answer": "", "evidence": [["d", 0, [0, 5]]]}],
+        "is no evidence",
+    ),
     "pointer": ("p.jsonl", [{"id": "native-0", "answer": "", "evidence": [3]}], "is no evidence"),
     "doubt": ("p.jsonl", [{"id": "native-0", "answer": "", "answerable": "no"}], "true or false"),
     "score": ("x.run", ["native-0 Q0 d 1 nan t"], "'nan' is not a score"),

@@ -77,8 +77,10 @@ def rows_of(task: str, shift: int = 0) -> list[Row]:
     ]
 
 
-def a_scored_run(task: str = "made", name: str = "run", change: Any = None) -> Path:
-    """Two pipelines on a task, lost in different places."""
+def a_scored_run(
+    task: str = "made", name: str = "run", change: Any = None, ranker: bool = False
+) -> Path:
+    """Two pipelines on a task, lost in different places; and one that ranks alone."""
     for each in (Mini, Odd):
         registry.register("tasks", each.name)(each)
     pipelines = []
@@ -88,6 +90,9 @@ def a_scored_run(task: str = "made", name: str = "run", change: Any = None) -> P
             rows = [change(row) for row in rows]
         path = f"{shift}/rows.jsonl"
         pipelines.append((entry(system, task, answers=True, rows=path), rows))
+    if ranker:
+        rows = [replace(row, answer=None, raw="", read=()) for row in rows_of(task)]
+        pipelines.append((entry("bm25:k1=1.2", task, answers=False, rows="2/rows.jsonl"), rows))
     return score(a_run(*pipelines, name=name))
 
 
@@ -685,6 +690,20 @@ def test_what_systems_write_is_shown_as_text_too(browser: Browser) -> None:
         assert browser.run("document.querySelectorAll('#detail img, #detail script').length") == 0
     assert {"", "<!--", "\u202etfel"} < seen
     assert any(each.endswith("half </script><script>x</script>") for each in seen)
+    assert browser.errors == []
+
+
+def test_a_ranker_is_neither_right_nor_wrong(browser: Browser) -> None:
+    opened(browser, a_scored_run(ranker=True))
+    told = browser.run("[...document.querySelectorAll('#list small')].map((e) => e.textContent)")
+    assert {*told} == {"0 of 2 systems right", "1 of 2 systems right"}
+    assert choose(browser, "verdict", "right") == 13
+    choose(browser, "system", "2")
+    assert choose(browser, "verdict", "right") == choose(browser, "verdict", "wrong") == 0
+    choose(browser, "system", "")
+    choose(browser, "verdict", "")
+    browser.run("document.getElementById('differ').click()")
+    assert count(browser) == 13
     assert browser.errors == []
 
 

@@ -33,4 +33,6 @@ def runs(text: str) -> set[str]:
 
 class Letters(Mteb):
     def make(self, corpus, folder, brief):
-        return TrigramSearch()  # with mteb: mteb.get_model("baseline/bm25s"), a wrapped encoder, …
+        return (
+            TrigramSearch()
+        )  # with mteb: mteb.get_model("mteb/baseline-bm25s"), a wrapped encoder, …

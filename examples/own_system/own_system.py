@@ -7,6 +7,8 @@ from harness.data import Hit
 class Overlap:
     """Ranks a question's pool by how many of its words a passage holds."""
 
+    needs_pool = True
+
     def __init__(self, shortest: int = 3) -> None:  # options: overlap:shortest=4
         self.shortest = shortest
 

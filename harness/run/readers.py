@@ -177,8 +177,9 @@ def _pointer(told: Any, place: str) -> Evidence:
     """A document, a sentence of one, or a span of one."""
     parts = [told] if isinstance(told, str) else told if isinstance(told, list) else []
     document, sentence, span = (*parts, None, None, None)[:3]
-    numbers = [each for each in (sentence, *(span or ())) if each is not None]
-    well = isinstance(document, str) and len(parts) <= 3 and (span is None or len(span) == 2)
+    spanned = isinstance(span, list) and len(span) == 2 and sentence is None
+    numbers = [sentence] if sentence is not None else span if spanned else []
+    well = isinstance(document, str) and len(parts) <= 3 and (span is None or spanned)
     if not well or any(type(each) is not int or each < 0 for each in numbers):
         raise HarnessError(
             f"{place}: {str(told)[:60]} is no evidence.",
