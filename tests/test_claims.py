@@ -15,8 +15,9 @@ from claim_tables import counted, drawn
 from harness import api, registry
 from harness.cli import main
 from harness.data import Document, HarnessError, Reply
-from harness.score.claims import METRICS, Tables, claim_metrics
-from harness.score.judging import Case, judged
+from harness.run.store import read_rows
+from harness.score.claims import METRICS, OVERALL, Tables, claim_metrics
+from harness.score.judging import Case, asked, chosen, judged
 from harness.spelling import parse_spelled
 from tasks.mini.judge import stated
 from tasks.mini.reading import statements
@@ -238,8 +239,6 @@ class Saying(Answering):
 
 
 def test_passages_are_those_that_were_read(run: Path) -> None:
-    from harness.score.judging import asked, chosen
-
     registry.register("systems", "saying")(Saying)
     other = api.run([TASK], ["bm25+saying@3"])
     (mine,) = chosen(other, None, None)
@@ -248,6 +247,18 @@ def test_passages_are_those_that_were_read(run: Path) -> None:
     for each in asked(run, given):
         assert len(each.case.passages) == (0 if each.state else 3)
         assert says[each.id] == each.case.passages[1:2]
+
+
+def test_what_an_import_read_is_not_made_up_from_its_ranking(run: Path) -> None:
+    system = "bm25+answering@3"
+    answers = api.submit(run, "hotpotqa", "answers.json", system=system).path
+    ranking = api.submit(run, "trec", "ranking.run", system=system).path
+    other = api.import_files(answers, TASK, "theirs", "hotpotqa", rankings=ranking).folder
+    (entry,) = chosen(other, None, None)
+    assert any(row.hits for row in read_rows(other / entry["rows"]))
+    assert not any(each.case.passages for each in asked(other, entry))
+    api.claims(other)
+    assert {tuple(each["metrics"]) for each in lines(other)} == {OVERALL}
 
 
 def test_records_are_the_means_of_the_lines(run: Path, capsys) -> None:

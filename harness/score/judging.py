@@ -7,8 +7,8 @@
 Columns of their own: nothing here enters scores.jsonl, so that no gate compares a judge's opinion.
 A question whose gold has no answer is not judged; one that errored or is missing is an answer
 without claims, which has 0 in everything. Passages are those that rows say were read; those that
-were handed to be read where no row of a pipeline says it. A pipeline that reads none has precision,
-recall and F1 alone.
+were handed to be read where no row of a pipeline says it. To an imported pipeline nobody here
+handed any, whatever it ranks. A pipeline that reads none has precision, recall and F1 alone.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from harness.contract import Task
 from harness.data import DATA, Document, Gold, HarnessError, Row, Triple
 from harness.files import json_rows, json_value
 from harness.prepare import named_questions, open_corpus, read_gold, read_lines, sample
+from harness.provenance import imported
 from harness.run.progress import Progress, silent
 from harness.run.stages import READ
 from harness.run.store import asked_rows
@@ -172,7 +173,7 @@ def asked(folder: Path, entry: Entry) -> list[Asked]:
     names, corpus = named_questions(data), open_corpus(data)
 
     rows = list(asked_rows(folder / entry["rows"], ids))
-    says = any(row.read for _, row in rows if row)
+    says = imported(entry) or any(row.read for _, row in rows if row)
     depth = parse_pipeline(entry["system"]).stages[-1].depth
 
     def one(query_id: str, row: Row | None, gold: Gold) -> Asked:
