@@ -303,6 +303,28 @@ def test_judging_again_replaces_and_changed_rows_are_not_shown(run: Path, capsys
     assert "answering@3" not in shown and "answering@0" in shown and "judge again" in shown
 
 
+def test_the_command_shows_what_it_judged_and_report_all_in_the_manifest_s_order(
+    run: Path, capsys
+) -> None:
+    three, none = systems = ["bm25+answering@3", "bm25+answering@0"]
+    api.claims(run, system=none)
+    api.claims(run)
+    api.claims(run, Agreeing())
+    for system in systems:
+        assert main(["claims", str(run), "--system", system]) == 0
+        out = capsys.readouterr().out
+        assert out.count("claims by exact") == 1 and "Agreeing" not in out
+        assert [system in out for system in systems] == [system == each for each in systems]
+        assert main(["claims", str(run), "--system", system, "--json"]) == 0
+        cells = json.loads(capsys.readouterr().out)
+        assert {(cell["system"], cell["judge"]) for cell in cells} == {(system, "exact")}
+        shown = api.claims_report(run)
+        first, second = shown.index("claims by exact"), shown.index("claims by Agreeing")
+        assert first < shown.index(three) < shown.index(none) < second
+        heads = json.loads((run / "claims.json").read_text())
+        assert list(dict.fromkeys(head["system"] for head in heads)) == systems
+
+
 def _cut(run: Path) -> None:
     kept = (run / "claims.jsonl").read_text().splitlines(keepends=True)
     (run / "claims.jsonl").write_text("".join(kept[:-1]))

@@ -21,6 +21,7 @@ from harness.score.intervals import cluster_intervals
 from harness.score.judgements import claim_lines, key_of, read_claims
 from harness.score.results import Sample, present
 
+Judgings = Sequence[Mapping[str, Any]] | None
 KEY = (
     "Claim-level metrics as RAGChecker defines them (docs/claims.md); noise and hallucination are "
     "better when lower. Under each metric: questions (groups). They say as much as their judge."
@@ -54,26 +55,34 @@ class ClaimRecord:
     generated: bool
 
 
-def claim_records(folders: Folders) -> list[ClaimRecord]:
+def claim_records(folders: Folders, only: Judgings = None) -> list[ClaimRecord]:
     """Every cell of these runs whose rows are those that were judged; `HarnessError` for damaged
-    files."""
+    files.
+
+    only: what `judge_run` returned, to have the cells of that alone
+    """
     return [
         cell
         for folder in listed(folders)
-        for head, rows in _judged(folder, read_claims(folder))
+        for head, rows in _judged(folder, read_claims(folder), only)
         for cell in _cells(head, rows)
     ]
 
 
-def claims_report(folders: Folders, style: Style = "table") -> str:
+def claims_report(folders: Folders, style: Style = "table", only: Judgings = None) -> str:
     """The tables of one or more runs as text, and what is not shown; empty if nobody judged
-    them."""
-    sheets, notes = claim_sheets(folders, style)
+    them.
+
+    only: what `judge_run` returned, to have the tables of that alone
+    """
+    sheets, notes = claim_sheets(folders, style, only)
     found = [written(sheet, style) for _, sheet in sheets]
     return "\n\n".join([*found, *([KEY] if found else []), *notes])
 
 
-def claim_sheets(folders: Folders, style: Style) -> tuple[list[tuple[str, Sheet]], list[str]]:
+def claim_sheets(
+    folders: Folders, style: Style, only: Judgings = None
+) -> tuple[list[tuple[str, Sheet]], list[str]]:
     """The tables of one or more runs, each with the digest of the sample that it is about; then a
     note for each run of which something is not shown."""
     tables: dict[tuple[Any, ...], list[tuple[Mapping[str, Any], list[ClaimRecord]]]] = {}
@@ -81,11 +90,11 @@ def claim_sheets(folders: Folders, style: Style) -> tuple[list[tuple[str, Sheet]
     for folder in listed(folders):
         try:
             heads = read_claims(folder)
-            found = _judged(folder, heads)
+            found = _judged(folder, heads, only)
         except HarnessError as error:
             notes.append(f"No claims of {folder} are shown: {error}")
             continue
-        if len(found) < len(heads):
+        if only is None and len(found) < len(heads):
             notes.append(f"Some claims of {folder} are not shown: {STALE.format(folder=folder)}")
         for head, rows in found:
             key = tuple(head[name] for name in ("sample", "judge", "prompt"))
@@ -94,13 +103,14 @@ def claim_sheets(folders: Folders, style: Style) -> tuple[list[tuple[str, Sheet]
 
 
 def _judged(
-    folder: Path, heads: Sequence[dict[str, Any]]
+    folder: Path, heads: Sequence[dict[str, Any]], only: Judgings
 ) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
     """What claims.json says of each judge and pipeline whose rows are still those it saw, each with
     its lines of claims.jsonl."""
     now = present(folder) if heads else {}
     fresh = [h for h in heads if now.get(h["sample"], {}).get(h["system"]) == h["rows"]]
-    found = {key_of(head): (head, list[dict[str, Any]]()) for head in fresh}
+    wanted = set(map(key_of, heads if only is None else only))
+    found = {key_of(h): (h, list[dict[str, Any]]()) for h in fresh if key_of(h) in wanted}
     for line in claim_lines(folder, heads) if heads else ():
         if key_of(line) in found:
             found[key_of(line)][1].append(line)

@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.data import HarnessError
 from harness.files import json_value
-from harness.score.results import Sample
+from harness.score.results import Sample, present
 
 KEY = ("judge", "prompt", "sample", "system")
 COUNTS = ("judged", "failed", "replies", "unread")
@@ -67,28 +67,35 @@ def write_claims(
     folder: Path, heads: Sequence[dict[str, Any]], lines: Sequence[dict[str, Any]]
 ) -> None:
     """Put what was judged in the place of what the same judge said of the same pipelines; files
-    that are damaged are set aside."""
-    new = {key_of(head) for head in heads}
+    that are damaged are set aside. The order is the manifest's."""
+    new = {key_of(head): head for head in heads}
     part, index, rows = (folder / f"claims.{end}" for end in ("part", "json", "jsonl"))
     try:
-        before = read_claims(folder)
-        stay = [
-            ln for ln in (claim_lines(folder, before) if before else ()) if key_of(ln) not in new
-        ]
+        old = read_claims(folder)
+        before = claim_lines(folder, old) if old else ()
+        stay = [line for line in before if key_of(line) not in new]
     except HarnessError:
-        before, stay = [], []
+        old, stay = [], []
         for path in filter(Path.exists, (index, rows)):
             path.replace(path.with_name(path.name + DAMAGED))
-    old = [head for head in before if key_of(head) not in new]
+    places = {key: place for place, key in enumerate(_pipelines(folder))}
+    every = {**{key_of(head): head for head in old}, **new}.values()
+    told = sorted(every, key=lambda h: places.get((h["sample"], h["system"]), len(places)))
     try:
         with part.open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in (*stay, *lines))
         index.unlink(missing_ok=True)
         part.replace(rows)
-        part.write_text(json.dumps([*old, *heads], indent=1, ensure_ascii=False), encoding="utf-8")
+        part.write_text(json.dumps(told, indent=1, ensure_ascii=False), encoding="utf-8")
         part.replace(index)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _pipelines(folder: Path) -> Iterator[tuple[str, str]]:
+    """Sample and system of each pipeline, as the manifest has them."""
+    for sample, systems in present(folder).items():
+        yield from ((sample, system) for system in systems)
 
 
 def _is_head(head: Mapping[str, Any]) -> bool:
