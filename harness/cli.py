@@ -539,9 +539,9 @@ def claims_(
         typer.echo(ragchecker.write(run, export, entry, heads), err=True)
         typer.echo(export)
     elif as_json:
-        typer.echo(json.dumps([asdict(each) for each in claim_records(run)], indent=1))
+        typer.echo(json.dumps([asdict(each) for each in claim_records(run, heads)], indent=1))
     else:
-        typer.echo(claims_report(run))
+        typer.echo(claims_report(run, only=heads))
     for head in heads:
         if head["failed"]:
             typer.echo(f"{head['system']}: {head['failed']} not judged: {head['why']}", err=True)

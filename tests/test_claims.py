@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from html import unescape
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -15,8 +17,9 @@ from claim_tables import counted, drawn
 from harness import api, registry
 from harness.cli import main
 from harness.data import Document, HarnessError, Reply
-from harness.score.claims import METRICS, Tables, claim_metrics
-from harness.score.judging import Case, judged
+from harness.run.store import read_rows
+from harness.score.claims import METRICS, OVERALL, Tables, claim_metrics
+from harness.score.judging import Case, asked, chosen, judged
 from harness.spelling import parse_spelled
 from tasks.mini.judge import stated
 from tasks.mini.reading import statements
@@ -200,6 +203,24 @@ def run() -> Path:
     return api.run([TASK], ["bm25+answering@3", "bm25+answering@0", "bm25"])
 
 
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A scored run."""
+    place = tmp_path_factory.mktemp("scored")
+    with pytest.MonkeyPatch.context() as patch:
+        kinds: dict[Any, Any] = {kind: {} for kind in registry.PACKAGES}
+        patch.setattr(registry, "_registered", {**kinds, "systems": {"answering": Answering}})
+        ran = api.run([TASK], ["bm25+answering@3"], out=place / "run", data=place / "data")
+        return api.score(ran)
+
+
+@pytest.fixture
+def scored(once: Path) -> Path:
+    """The same for a test alone."""
+    registry.register("systems", "answering")(Answering)
+    return Path(copytree(once, "scored"))
+
+
 def lines(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "claims.jsonl").read_text().splitlines()]
 
@@ -238,8 +259,6 @@ class Saying(Answering):
 
 
 def test_passages_are_those_that_were_read(run: Path) -> None:
-    from harness.score.judging import asked, chosen
-
     registry.register("systems", "saying")(Saying)
     other = api.run([TASK], ["bm25+saying@3"])
     (mine,) = chosen(other, None, None)
@@ -248,6 +267,18 @@ def test_passages_are_those_that_were_read(run: Path) -> None:
     for each in asked(run, given):
         assert len(each.case.passages) == (0 if each.state else 3)
         assert says[each.id] == each.case.passages[1:2]
+
+
+def test_what_an_import_read_is_not_made_up_from_its_ranking(run: Path) -> None:
+    system = "bm25+answering@3"
+    answers = api.submit(run, "hotpotqa", "answers.json", system=system).path
+    ranking = api.submit(run, "trec", "ranking.run", system=system).path
+    other = api.import_files(answers, TASK, "theirs", "hotpotqa", rankings=ranking).folder
+    (entry,) = chosen(other, None, None)
+    assert any(row.hits for row in read_rows(other / entry["rows"]))
+    assert not any(each.case.passages for each in asked(other, entry))
+    api.claims(other)
+    assert {tuple(each["metrics"]) for each in lines(other)} == {OVERALL}
 
 
 def test_records_are_the_means_of_the_lines(run: Path, capsys) -> None:
@@ -270,6 +301,86 @@ def test_judging_again_replaces_and_changed_rows_are_not_shown(run: Path, capsys
     rows.write_text(rows.read_text() + "\n")
     shown = api.claims_report(run)
     assert "answering@3" not in shown and "answering@0" in shown and "judge again" in shown
+
+
+def test_the_command_shows_what_it_judged_and_report_all_in_the_manifest_s_order(
+    run: Path, capsys
+) -> None:
+    three, none = systems = ["bm25+answering@3", "bm25+answering@0"]
+    api.claims(run, system=none)
+    api.claims(run)
+    api.claims(run, Agreeing())
+    for system in systems:
+        assert main(["claims", str(run), "--system", system]) == 0
+        out = capsys.readouterr().out
+        assert out.count("claims by exact") == 1 and "Agreeing" not in out
+        assert [system in out for system in systems] == [system == each for each in systems]
+        assert main(["claims", str(run), "--system", system, "--json"]) == 0
+        cells = json.loads(capsys.readouterr().out)
+        assert {(cell["system"], cell["judge"]) for cell in cells} == {(system, "exact")}
+        shown = api.claims_report(run)
+        first, second = shown.index("claims by exact"), shown.index("claims by Agreeing")
+        assert first < shown.index(three) < shown.index(none) < second
+        heads = json.loads((run / "claims.json").read_text())
+        assert list(dict.fromkeys(head["system"] for head in heads)) == systems
+
+
+def _cut(run: Path) -> None:
+    kept = (run / "claims.jsonl").read_text().splitlines(keepends=True)
+    (run / "claims.jsonl").write_text("".join(kept[:-1]))
+
+
+def _in_first(name: str, value: object, file: str = "claims.json") -> Callable[[Path], object]:
+    def changed(run: Path) -> None:
+        heads = json.loads((run / "claims.json").read_text())
+        heads[0][name] = value
+        (run / "claims.json").write_text(json.dumps(heads))
+
+    def changed_line(run: Path) -> None:
+        found = lines(run)
+        found[0][name] = value
+        (run / "claims.jsonl").write_text("".join(json.dumps(line) + "\n" for line in found))
+
+    return changed if file == "claims.json" else changed_line
+
+
+@pytest.mark.parametrize(
+    ("damage", "file"),
+    [
+        (lambda run: (run / "claims.json").write_text("[{}]"), "claims.json"),
+        (lambda run: (run / "claims.json").write_text("{}"), "claims.json"),
+        (lambda run: (run / "claims.json").write_text("[3]"), "claims.json"),
+        (lambda run: (run / "claims.json").write_text("[{"), "claims.json"),
+        (_in_first("replies", "many"), "claims.json"),
+        (_in_first("seed", 3), "claims.json"),
+        (lambda run: (run / "claims.jsonl").unlink(), "claims.jsonl"),
+        (lambda run: (run / "claims.jsonl").write_text("[]\n"), "claims.jsonl"),
+        (_cut, "claims.jsonl"),
+        (_in_first("metrics", {"f1": "x"}, "claims.jsonl"), "claims.jsonl"),
+        (_in_first("metrics", [], "claims.jsonl"), "claims.jsonl"),
+    ],
+)
+def test_damaged_files_cost_no_scores_and_are_mended_by_judging_again(
+    scored: Path, damage: Callable[[Path], object], file: str, capsys
+) -> None:
+    run = scored
+    api.claims(run, Agreeing())
+    damage(run)
+    left = {path.name: path.read_bytes() for path in run.glob("claims.*")}
+    note = f"No claims of {run} are shown: {run / file} is broken or cut off. Judge again"
+    assert main(["report", str(run)]) == 0
+    out = capsys.readouterr().out
+    assert "EM" in out and note in out and "claims by" not in out
+    assert note in unescape(api.page(run, Path("p.html")).read_text())
+    assert main(["claims", str(run), "--system", "bm25+answering@3"]) == 0
+    out = capsys.readouterr().out
+    assert "claims by exact" in out and note not in out
+    assert {n.removesuffix(".damaged"): (run / n).read_bytes() for n in kept(run)} == left
+
+
+def kept(run: Path) -> list[str]:
+    """The names of files that were set aside."""
+    return [path.name for path in run.glob("claims.*.damaged")]
 
 
 class Agreeing:

@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from harness.data import HarnessError
 from harness.report.sheet import Folders, Sheet, Style, listed, titled, written
 from harness.score.claims import METRICS
 from harness.score.intervals import cluster_intervals
-from harness.score.judging import claim_lines, key_of, read_claims
+from harness.score.judgements import claim_lines, key_of, read_claims
 from harness.score.results import Sample, present
 
+Judgings = Sequence[Mapping[str, Any]] | None
 KEY = (
     "Claim-level metrics as RAGChecker defines them (docs/claims.md); noise and hallucination are "
     "better when lower. Under each metric: questions (groups). They say as much as their judge."
@@ -53,48 +55,63 @@ class ClaimRecord:
     generated: bool
 
 
-def claim_records(folders: Folders) -> list[ClaimRecord]:
-    """Every cell of these runs whose rows are those that were judged."""
+def claim_records(folders: Folders, only: Judgings = None) -> list[ClaimRecord]:
+    """Every cell of these runs whose rows are those that were judged; `HarnessError` for damaged
+    files.
+
+    only: what `judge_run` returned, to have the cells of that alone
+    """
     return [
         cell
         for folder in listed(folders)
-        for head, rows in _judged(folder)
+        for head, rows in _judged(folder, read_claims(folder), only)
         for cell in _cells(head, rows)
     ]
 
 
-def claims_report(folders: Folders, style: Style = "table") -> str:
-    """The tables of one or more runs as text; empty if nobody judged them."""
-    found = [written(sheet, style) for _, sheet in claim_sheets(folders, style)]
-    stale = [
-        f"Some claims of {folder} are not shown: {STALE.format(folder=folder)}"
-        for folder in listed(folders)
-        if len(_fresh(folder)) < len(read_claims(folder))
-    ]
-    return "\n\n".join([*found, *([KEY] if found else []), *stale])
+def claims_report(folders: Folders, style: Style = "table", only: Judgings = None) -> str:
+    """The tables of one or more runs as text, and what is not shown; empty if nobody judged
+    them.
+
+    only: what `judge_run` returned, to have the tables of that alone
+    """
+    sheets, notes = claim_sheets(folders, style, only)
+    found = [written(sheet, style) for _, sheet in sheets]
+    return "\n\n".join([*found, *([KEY] if found else []), *notes])
 
 
-def claim_sheets(folders: Folders, style: Style) -> list[tuple[str, Sheet]]:
-    """The tables of one or more runs, each with the digest of the sample that it is about."""
+def claim_sheets(
+    folders: Folders, style: Style, only: Judgings = None
+) -> tuple[list[tuple[str, Sheet]], list[str]]:
+    """The tables of one or more runs, each with the digest of the sample that it is about; then a
+    note for each run of which something is not shown."""
     tables: dict[tuple[Any, ...], list[tuple[Mapping[str, Any], list[ClaimRecord]]]] = {}
+    notes = []
     for folder in listed(folders):
-        for head, rows in _judged(folder):
+        try:
+            heads = read_claims(folder)
+            found = _judged(folder, heads, only)
+        except HarnessError as error:
+            notes.append(f"No claims of {folder} are shown: {error}")
+            continue
+        if only is None and len(found) < len(heads):
+            notes.append(f"Some claims of {folder} are not shown: {STALE.format(folder=folder)}")
+        for head, rows in found:
             key = tuple(head[name] for name in ("sample", "judge", "prompt"))
             tables.setdefault(key, []).append((head, _cells(head, rows)))
-    return [(sample, _sheet(each, style)) for (sample, *_), each in tables.items()]
+    return [(sample, _sheet(each, style)) for (sample, *_), each in tables.items()], notes
 
 
-def _fresh(folder: Path) -> list[dict[str, Any]]:
-    """What claims.json says of each judge and pipeline whose rows are still those it saw."""
-    heads = read_claims(folder)
+def _judged(
+    folder: Path, heads: Sequence[dict[str, Any]], only: Judgings
+) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """What claims.json says of each judge and pipeline whose rows are still those it saw, each with
+    its lines of claims.jsonl."""
     now = present(folder) if heads else {}
-    return [h for h in heads if now.get(h["sample"], {}).get(h["system"]) == h["rows"]]
-
-
-def _judged(folder: Path) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """The same, each with its lines of claims.jsonl."""
-    found = {key_of(head): (head, list[dict[str, Any]]()) for head in _fresh(folder)}
-    for line in claim_lines(folder) if found else ():
+    fresh = [h for h in heads if now.get(h["sample"], {}).get(h["system"]) == h["rows"]]
+    wanted = set(map(key_of, heads if only is None else only))
+    found = {key_of(h): (h, list[dict[str, Any]]()) for h in fresh if key_of(h) in wanted}
+    for line in claim_lines(folder, heads) if heads else ():
         if key_of(line) in found:
             found[key_of(line)][1].append(line)
     return list(found.values())

@@ -77,7 +77,8 @@ def page(folders: Folders, out: Path | str, texts: bool = False) -> Path:
     if not shown:
         raise HarnessError("there is nothing to show.", "Give the folder of a scored run.")
     judged: defaultdict[str, list[Sheet]] = defaultdict(list)
-    for sample, sheet in claim_sheets(scored, "markdown"):
+    sheets, claims_notes = claim_sheets(scored, "markdown")
+    for sample, sheet in sheets:
         judged[sample].append(sheet)
     html = _rendered(
         sections=[
@@ -86,6 +87,7 @@ def page(folders: Folders, out: Path | str, texts: bool = False) -> Path:
         ],
         key=KEY,
         claims_key=CLAIMS_KEY,
+        claims_notes=claims_notes,
         latency_key=latency.KEY,
         meaning=MEANING,
         payload=as_json([_questions(found[t.sample], t, texts) for t in shown]),

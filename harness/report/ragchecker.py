@@ -20,7 +20,8 @@ from typing import Any
 from harness.data import HarnessError
 from harness.prepare import read_about
 from harness.score.claims import Tables
-from harness.score.judging import Asked, Entry, asked, chosen, claim_lines, key_of
+from harness.score.judgements import claim_lines, key_of, read_claims
+from harness.score.judging import Asked, Entry, asked, chosen
 from harness.score.scoring import data_of
 
 
@@ -50,7 +51,7 @@ def write(folder: Path, out: Path, entry: Entry, heads: Sequence[Mapping[str, An
     heads: what `judge_run` returned of this pipeline, to have its claims and labels in the file
     """
     keys = set(map(key_of, heads))
-    lines = claim_lines(folder) if keys else ()
+    lines = claim_lines(folder, read_claims(folder)) if keys else ()
     judged = {line["id"]: line for line in lines if key_of(line) in keys}
     results = [result(each, judged.get(each.id)) for each in asked(folder, entry)]
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,20 +1,16 @@
-"""Judging a finished run claim by claim: what a judge is, what it is shown, what is written.
+"""Judging a finished run claim by claim: what a judge is, what it is shown, what it said.
 
-    RUN/claims.jsonl  a question and pipeline a line: its claims, entailment tables and metrics
-    RUN/claims.json   each judge: its prompt's hash, its replies and how many could not be read,
-                      and which rows it judged
-
-Columns of their own: nothing here enters scores.jsonl, so that no gate compares a judge's opinion.
-A question whose gold has no answer is not judged; one that errored or is missing is an answer
-without claims, which has 0 in everything. Passages are those that rows say were read; those that
-were handed to be read where no row of a pipeline says it. A pipeline that reads none has precision,
-recall and F1 alone.
+It is written to files of its own (`harness.score.judgements`): nothing enters scores.jsonl, so that
+no gate compares a judge's opinion. A question whose gold has no answer is not judged; one that
+errored or is missing is an answer without claims, which has 0 in everything. Passages are those
+that rows say were read; those that were handed to be read where no row of a pipeline says it. To an
+imported pipeline nobody here handed any, whatever it ranks. A pipeline that reads none has
+precision, recall and F1 alone.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -22,12 +18,13 @@ from typing import Any, NamedTuple, Protocol
 from harness import manifest, registry
 from harness.contract import Task
 from harness.data import DATA, Document, Gold, HarnessError, Row, Triple
-from harness.files import json_rows, json_value
 from harness.prepare import named_questions, open_corpus, read_gold, read_lines, sample
+from harness.provenance import imported
 from harness.run.progress import Progress, silent
 from harness.run.stages import READ
 from harness.run.store import asked_rows
 from harness.score.claims import OVERALL, Tables, claim_metrics
+from harness.score.judgements import write_claims
 from harness.score.results import Sample, present, read_manifest
 from harness.score.scoring import data_of
 from harness.spelling import parse_pipeline, parse_spelled
@@ -172,7 +169,7 @@ def asked(folder: Path, entry: Entry) -> list[Asked]:
     names, corpus = named_questions(data), open_corpus(data)
 
     rows = list(asked_rows(folder / entry["rows"], ids))
-    says = any(row.read for _, row in rows if row)
+    says = imported(entry) or any(row.read for _, row in rows if row)
     depth = parse_pipeline(entry["system"]).stages[-1].depth
 
     def one(query_id: str, row: Row | None, gold: Gold) -> Asked:
@@ -238,7 +235,7 @@ def judge_run(
                 "unread": one.unread - unread,
             }
         )
-    _write(folder, heads, lines)
+    write_claims(folder, heads, lines)
     return heads
 
 
@@ -286,41 +283,3 @@ def _line(one: Asked, found: Judged, reads: bool) -> dict[str, Any]:
         **found.tables._asdict(),
         "metrics": metrics,
     }
-
-
-# --- on disk --------------------------------------------------------------------------
-
-
-def key_of(line: Mapping[str, Any]) -> tuple[str, ...]:
-    """What ties a line of claims.jsonl to what claims.json says."""
-    return tuple(line[name] for name in ("judge", "prompt", "sample", "system"))
-
-
-def _write(folder: Path, heads: Sequence[dict[str, Any]], lines: Sequence[dict[str, Any]]) -> None:
-    """Put what was judged in the place of what the same judge said of the same pipelines."""
-    new = {key_of(head) for head in heads}
-    old = [head for head in read_claims(folder) if key_of(head) not in new]
-    stay = (line for line in claim_lines(folder) if key_of(line) not in new) if old else ()
-    part, index = folder / "claims.part", folder / "claims.json"
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in (*stay, *lines))
-        index.unlink(missing_ok=True)
-        part.replace(folder / "claims.jsonl")
-        part.write_text(json.dumps([*old, *heads], indent=1, ensure_ascii=False), encoding="utf-8")
-        part.replace(index)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def read_claims(folder: Path) -> list[dict[str, Any]]:
-    """What claims.json says of each judge and pipeline; nothing if nobody judged the run."""
-    path = folder / "claims.json"
-    found: list[dict[str, Any]] = json_value(path) if path.exists() else []
-    return found
-
-
-def claim_lines(folder: Path) -> Iterator[dict[str, Any]]:
-    """The lines of claims.jsonl."""
-    path = folder / "claims.jsonl"
-    return (line for _, line in (json_rows(path) if path.stat().st_size else ()))
