@@ -17,6 +17,7 @@ from claim_tables import counted, drawn
 from harness import api, registry
 from harness.cli import main
 from harness.data import Document, HarnessError, Reply
+from harness.report.claims import claim_sheets
 from harness.run.store import read_rows
 from harness.score.claims import METRICS, OVERALL, Tables, claim_metrics
 from harness.score.judging import Case, asked, chosen, judged
@@ -290,6 +291,27 @@ def test_records_are_the_means_of_the_lines(run: Path, capsys) -> None:
         assert cell["value"] == pytest.approx(sum(e["metrics"][name] for e in found) / len(found))
     errors = sum(each["state"] == "error" for each in found)
     assert {cell["errors"] for cell in cells.values()} == {errors} and errors
+
+
+def test_heads_say_n_gold_and_the_sample_as_those_of_the_scores(scored: Path) -> None:
+    api.claims(scored)
+    ((_, sheet),), _ = claim_sheets(scored, "markdown")
+    cells = api.claim_records(scored)
+    count = f"{cells[0].n} ({cells[0].groups})"
+    assert [cell.gold for cell in cells] == ["official"] * 10 + [""]
+    wanted = [f"{name}\n{count}\nofficial" for name in METRICS[:-1]]
+    assert list(sheet.heads[1:-1]) == [*wanted, f"faithfulness\n{count}\nno gold"]
+    assert "seed" not in sheet.title
+    ((_, terminal),), _ = claim_sheets(scored, "table")
+    assert terminal.heads[4] == f"claim\nrecall\n{count}\nofficial"
+
+
+def test_a_limited_sample_is_told_with_its_seed() -> None:
+    registry.register("systems", "answering")(Answering)
+    run = api.run([TASK], ["bm25+answering@0"], limit=7, seed=3)
+    (head,) = api.claims(run)
+    assert head["judged"] == 7
+    assert "· 7 questions with a gold answer, seed 3 · claims by exact" in api.claims_report(run)
 
 
 def test_judging_again_replaces_and_changed_rows_are_not_shown(run: Path, capsys) -> None:

@@ -61,7 +61,8 @@ class Judged(NamedTuple):
 class Judge(Protocol):
     """Breaks answers into claims and checks them; one that has ``judged(case) -> Judged`` does both
     at once needs no other method but `open`. One that has ``expect(cases)`` is told the cases of a
-    pipeline before it is asked about the first; what it raises then is a mistake of the user's.
+    pipeline before it is asked about the first; what it raises then is a mistake of the user's. One
+    that has a ``name`` is called so in tables, others as they are spelled or by their class.
 
     prompt:  all that it tells a model, for the hash; empty if it asks none
     replies: how many it has had, and ``unread``, how many of them could not be read. What could
@@ -213,7 +214,8 @@ def judge_run(
         if isinstance(judge, str)
         else judge
     )
-    name = judge if isinstance(judge, str) else type(judge).__name__
+    spelled = judge if isinstance(judge, str) else type(judge).__name__
+    name = str(getattr(one, "name", spelled))
     head = {"judge": name, "prompt": manifest.digest(one.prompt) if one.prompt else ""}
     heads: list[dict[str, Any]] = []
     lines: list[dict[str, Any]] = []
