@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Callable, Sequence
 from html import unescape
 from pathlib import Path
-from shutil import copytree
 from typing import Any
 
 import pytest
@@ -21,6 +21,7 @@ from harness.report.claims import claim_sheets
 from harness.run.store import read_rows
 from harness.score.claims import METRICS, OVERALL, Tables, claim_metrics
 from harness.score.judging import Case, asked, chosen, judged
+from harness.score.results import read_manifest
 from harness.spelling import parse_spelled
 from tasks.mini.judge import stated
 from tasks.mini.reading import statements
@@ -219,7 +220,7 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def scored(once: Path) -> Path:
     """The same for a test alone."""
     registry.register("systems", "answering")(Answering)
-    return Path(copytree(once, "scored"))
+    return Path(shutil.copytree(once, "scored"))
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
@@ -345,6 +346,21 @@ def test_the_command_shows_what_it_judged_and_report_all_in_the_manifest_s_order
         assert first < shown.index(three) < shown.index(none) < second
         heads = json.loads((run / "claims.json").read_text())
         assert list(dict.fromkeys(head["system"] for head in heads)) == systems
+
+
+def test_data_that_was_moved_is_found_by_its_task_and_fingerprint(run: Path, capsys) -> None:
+    system = "bm25+answering@3"
+    words = ["claims", str(run), "--system", system]
+    shutil.move("data", "moved")
+    assert main(words) == 2
+    assert "nor under data. This needs the very data" in capsys.readouterr().err
+    assert main([*words, "--data", "moved"]) == 0
+    assert main([*words, "--data", "moved", "--export", "out.json"]) == 0
+    assert len(json.loads(Path("out.json").read_text())["results"]) == len(lines(run)) == 30
+    Path(read_manifest(run)["pipelines"][0]["data"].replace("data/", "moved/", 1)).rename("x")
+    capsys.readouterr()
+    assert main([*words, "--data", "moved"]) == 2
+    assert "nor under moved" in capsys.readouterr().err
 
 
 def _cut(run: Path) -> None:

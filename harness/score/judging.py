@@ -162,9 +162,10 @@ def chosen(folder: Path, task: str | None, system: str | None) -> list[Entry]:
     return entries
 
 
-def asked(folder: Path, entry: Entry) -> list[Asked]:
-    """The questions of a pipeline that have a gold answer, in the order of its rows."""
-    data = data_of(entry, "gold.jsonl")
+def asked(folder: Path, entry: Entry, home: Path | None = None) -> list[Asked]:
+    """The questions of a pipeline that have a gold answer, in the order of its rows; ``home`` is
+    where prepared data is kept."""
+    data = data_of(entry, "gold.jsonl", home)
     texts = {row["id"]: row["text"] for row in read_lines(data / "queries.jsonl")}
     ids, golds = sample(texts, entry["limit"], entry["seed"]), read_gold(data)
     names, corpus = named_questions(data), open_corpus(data)
@@ -203,7 +204,8 @@ def judge_run(
 
     judge: spelled as on the command line, or a `Judge`, which is called by its class's name
     task, system: only these
-    data:  where replies are kept, under ``judgements``
+    data:  where prepared data is kept, if it is not where it was when the run was made; replies are
+           kept there, too, under ``judgements``
     A question that the judge fails on is left out and counted (``failed``). Raises `HarnessError`
     if it fails on all, or on `GIVE_UP` in a row: what it replied before is kept.
     """
@@ -214,15 +216,13 @@ def judge_run(
         if isinstance(judge, str)
         else judge
     )
-    spelled = judge if isinstance(judge, str) else type(judge).__name__
-    name = str(getattr(one, "name", spelled))
-    head = {"judge": name, "prompt": manifest.digest(one.prompt) if one.prompt else ""}
+    head = _named(one, judge if isinstance(judge, str) else type(judge).__name__)
     heads: list[dict[str, Any]] = []
     lines: list[dict[str, Any]] = []
     for entry in entries:
         one.open(registry.task(parse_spelled(entry["task"])), entry["split"], Path(data))
         replies, unread = one.replies, one.unread
-        questions = asked(folder, entry)
+        questions = asked(folder, entry, Path(data))
         found, why = _judge_all(one, questions, entry, progress)
         about = {**head, "sample": Sample.of(entry).digest, "system": entry["system"]}
         lines += [{**about, **each} for each in found]
@@ -239,6 +239,11 @@ def judge_run(
         )
     write_claims(folder, heads, lines)
     return heads
+
+
+def _named(judge: Any, spelled: str) -> dict[str, str]:
+    prompt = manifest.digest(judge.prompt) if judge.prompt else ""
+    return {"judge": str(getattr(judge, "name", spelled)), "prompt": prompt}
 
 
 def _where(folder: Path, entry: Entry) -> dict[str, Any]:
