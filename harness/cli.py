@@ -518,7 +518,9 @@ def claims_(
             "with --judge what it says of them, too."
         ),
     ] = None,
-    data: Data = DATA,
+    data: Annotated[
+        Path, typer.Option(help="Where prepared data, if it was moved, and judges' replies are.")
+    ] = DATA,
 ) -> None:
     """Judge a run's answers claim by claim, with RAGChecker's metrics; nothing is run again.
 
@@ -536,7 +538,7 @@ def claims_(
     if judge is not None or entry is None:
         heads = judge_run(run, judge or "exact", task=task, system=system, data=data, progress=told)
     if export is not None and entry is not None:
-        typer.echo(ragchecker.write(run, export, entry, heads), err=True)
+        typer.echo(ragchecker.write(run, export, entry, heads, data), err=True)
         typer.echo(export)
     elif as_json:
         typer.echo(json.dumps([asdict(each) for each in claim_records(run, heads)], indent=1))

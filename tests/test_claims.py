@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Callable, Sequence
 from html import unescape
 from pathlib import Path
-from shutil import copytree
 from typing import Any
 
 import pytest
@@ -17,9 +17,11 @@ from claim_tables import counted, drawn
 from harness import api, registry
 from harness.cli import main
 from harness.data import Document, HarnessError, Reply
+from harness.report.claims import claim_sheets
 from harness.run.store import read_rows
 from harness.score.claims import METRICS, OVERALL, Tables, claim_metrics
 from harness.score.judging import Case, asked, chosen, judged
+from harness.score.results import read_manifest
 from harness.spelling import parse_spelled
 from tasks.mini.judge import stated
 from tasks.mini.reading import statements
@@ -218,7 +220,7 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def scored(once: Path) -> Path:
     """The same for a test alone."""
     registry.register("systems", "answering")(Answering)
-    return Path(copytree(once, "scored"))
+    return Path(shutil.copytree(once, "scored"))
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
@@ -292,6 +294,27 @@ def test_records_are_the_means_of_the_lines(run: Path, capsys) -> None:
     assert {cell["errors"] for cell in cells.values()} == {errors} and errors
 
 
+def test_heads_say_n_gold_and_the_sample_as_those_of_the_scores(scored: Path) -> None:
+    api.claims(scored)
+    ((_, sheet),), _ = claim_sheets(scored, "markdown")
+    cells = api.claim_records(scored)
+    count = f"{cells[0].n} ({cells[0].groups})"
+    assert [cell.gold for cell in cells] == ["official"] * 10 + [""]
+    wanted = [f"{name}\n{count}\nofficial" for name in METRICS[:-1]]
+    assert list(sheet.heads[1:-1]) == [*wanted, f"faithfulness\n{count}\nno gold"]
+    assert "seed" not in sheet.title
+    ((_, terminal),), _ = claim_sheets(scored, "table")
+    assert terminal.heads[4] == f"claim\nrecall\n{count}\nofficial"
+
+
+def test_a_limited_sample_is_told_with_its_seed() -> None:
+    registry.register("systems", "answering")(Answering)
+    run = api.run([TASK], ["bm25+answering@0"], limit=7, seed=3)
+    (head,) = api.claims(run)
+    assert head["judged"] == 7
+    assert "· 7 questions with a gold answer, seed 3 · claims by exact" in api.claims_report(run)
+
+
 def test_judging_again_replaces_and_changed_rows_are_not_shown(run: Path, capsys) -> None:
     api.claims(run)
     first = (run / "claims.jsonl").read_text(), (run / "claims.json").read_text()
@@ -323,6 +346,21 @@ def test_the_command_shows_what_it_judged_and_report_all_in_the_manifest_s_order
         assert first < shown.index(three) < shown.index(none) < second
         heads = json.loads((run / "claims.json").read_text())
         assert list(dict.fromkeys(head["system"] for head in heads)) == systems
+
+
+def test_data_that_was_moved_is_found_by_its_task_and_fingerprint(run: Path, capsys) -> None:
+    system = "bm25+answering@3"
+    words = ["claims", str(run), "--system", system]
+    shutil.move("data", "moved")
+    assert main(words) == 2
+    assert "nor under data. This needs the very data" in capsys.readouterr().err
+    assert main([*words, "--data", "moved"]) == 0
+    assert main([*words, "--data", "moved", "--export", "out.json"]) == 0
+    assert len(json.loads(Path("out.json").read_text())["results"]) == len(lines(run)) == 30
+    Path(read_manifest(run)["pipelines"][0]["data"].replace("data/", "moved/", 1)).rename("x")
+    capsys.readouterr()
+    assert main([*words, "--data", "moved"]) == 2
+    assert "nor under moved" in capsys.readouterr().err
 
 
 def _cut(run: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -176,9 +177,22 @@ def test_what_is_written_for_ragchecker_is_read_back_as_the_same(made, system, c
     assert main([*words, "--judge", "exact", "--export", "out.json"]) == 0
     out, err = capsys.readouterr()
     assert out == "out.json\n" and "texts of mini-hotpotqa" in err and "licence" in err
-    assert main([*words, "--judge", "labels:out.json"]) == 0
-    assert "claims by labels:out.json" in capsys.readouterr().out
-    assert judged_by(made.run, "labels:out.json", system) == judged_by(made.run, "exact", system)
+    assert main([*words, "--judge", f"labels:{Path('out.json').resolve()}"]) == 0
+    out = capsys.readouterr().out
+    (name,) = re.findall(r"claims by (labels:out\.json#[0-9a-f]{8}) \(no prompt\)", out)
+    assert str(Path.cwd()) not in (made.run / "claims.json").read_text()
+    assert judged_by(made.run, name, system) == judged_by(made.run, "exact", system)
+
+
+def test_other_labels_of_one_file_name_have_another_name(made) -> None:
+    exported(made, "--judge", "exact")
+    first = Labels(Path("out.json")).name
+    other = Path("other/out.json")
+    other.parent.mkdir()
+    other.write_text(Path("out.json").read_text())
+    assert Labels(other).name == first
+    other.write_text("[]")
+    assert Labels(other).name != first
 
 
 def test_without_a_judge_it_is_ragchecker_s_input(made) -> None:
@@ -251,9 +265,11 @@ def test_no_gate_sees_claims(made, capsys) -> None:
 def test_the_page_has_the_table_of_each_judge(made) -> None:
     found, _ = parsed(made.run)
     (title,) = [each for each in found.tables if "claims by exact" in each]
-    _heads, *rows = found.tables[title]
+    heads, *rows = found.tables[title]
     records = api.claim_records(made.run)
     assert "mechanism test" in title and len(rows) == 2
+    named = zip(heads[1:-1], METRICS, strict=True)
+    assert all(head.startswith(metric) for head, metric in named), heads
     for system, *cells in rows:
         mine = {
             each.metric: f"{each.value:.3f} ({each.low:.3f}–{each.high:.3f})"

@@ -24,8 +24,11 @@ from harness.score.results import Sample, present
 Judgings = Sequence[Mapping[str, Any]] | None
 KEY = (
     "Claim-level metrics as RAGChecker defines them (docs/claims.md); noise and hallucination are "
-    "better when lower. Under each metric: questions (groups). They say as much as their judge."
+    "better when lower. Under each metric: questions (groups), kind of gold. They say as "
+    "much as their judge."
 )
+GOLDLESS = ("faithfulness",)
+"""Metrics that do not ask whether an answer is right."""
 STALE = "the rows have changed since: judge again (`python -m harness claims {folder}`)."
 
 
@@ -33,6 +36,7 @@ STALE = "the rows have changed since: judge again (`python -m harness claims {fo
 class ClaimRecord:
     """One cell: a claim-level metric of a system, in 0..1, with its 95 % interval, and its judge.
 
+    gold:   the kind of the answers that claims are compared with; empty if with passages alone
     unread: share of the judge's replies that could not be read; failed: questions that it could
     not judge, which are left out; errors: questions without an answer, which score 0
     """
@@ -49,6 +53,7 @@ class ClaimRecord:
     high: float | None
     n: int
     groups: int
+    gold: str
     unread: float
     failed: int
     errors: int
@@ -133,6 +138,7 @@ def _cells(head: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[C
             high=None if math.isnan(high[place]) else float(high[place]),
             n=len(rows),
             groups=int(groups[place]),
+            gold="" if name in GOLDLESS else "official",
             unread=head["unread"] / head["replies"] if head["replies"] else 0.0,
             failed=head["failed"],
             errors=sum(bool(row["state"]) for row in rows),
@@ -154,10 +160,21 @@ def _sheet(lines: Sequence[tuple[Mapping[str, Any], list[ClaimRecord]]], style: 
         found = cells[each["system"]]
         rows.append((each["system"], *(_cell(found.get(m), form) for m in shown), _end(each, own)))
     most = {m: max((c[m] for c in cells.values() if m in c), key=lambda c: c.n) for m in shown}
-    heads = (f"{m.replace('_', chr(10))}\n{most[m].n} ({most[m].groups})" for m in shown)
-    return Sheet(
-        titled(Sample.of(head), head["generated"], by), ("system", *heads, "judge"), tuple(rows)
-    )
+    heads = (_heading(cell, style) for cell in most.values())
+    limited = [] if head["limit"] is None else [_questions(head)]
+    title = titled(Sample.of(head), head["generated"], *limited, by)
+    return Sheet(title, ("system", *heads, "judge"), tuple(rows))
+
+
+def _questions(head: Mapping[str, Any]) -> str:
+    count = head["judged"] + head["failed"]
+    return f"{count} questions with a gold answer, seed {head['seed']}"
+
+
+def _heading(cell: ClaimRecord, style: Style) -> str:
+    """The metric with its n, groups and kind of gold; on a terminal it has a word a line."""
+    name = cell.metric.replace("_", "\n") if style == "table" else cell.metric
+    return f"{name}\n{cell.n} ({cell.groups})\n{cell.gold or 'no gold'}"
 
 
 def _cell(cell: ClaimRecord | None, form: str) -> str:

@@ -45,15 +45,22 @@ def ready(folder: Path, out: Path, task: str | None, system: str | None) -> Entr
     return entries[0]
 
 
-def write(folder: Path, out: Path, entry: Entry, heads: Sequence[Mapping[str, Any]] = ()) -> str:
+def write(
+    folder: Path,
+    out: Path,
+    entry: Entry,
+    heads: Sequence[Mapping[str, Any]] = (),
+    home: Path | None = None,
+) -> str:
     """Write the file; returns what to know before it is passed on.
 
+    home: where prepared data is kept
     heads: what `judge_run` returned of this pipeline, to have its claims and labels in the file
     """
     keys = set(map(key_of, heads))
     lines = claim_lines(folder, read_claims(folder)) if keys else ()
     judged = {line["id"]: line for line in lines if key_of(line) in keys}
-    results = [result(each, judged.get(each.id)) for each in asked(folder, entry)]
+    results = [result(each, judged.get(each.id)) for each in asked(folder, entry, home)]
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f".part-{out.name}")
     try:
@@ -61,7 +68,7 @@ def write(folder: Path, out: Path, entry: Entry, heads: Sequence[Mapping[str, An
         part.rename(out)
     finally:
         part.unlink(missing_ok=True)
-    licence = read_about(data_of(entry, "about.json"))["licence"]
+    licence = read_about(data_of(entry, "about.json", home))["licence"]
     return f"It holds texts of {entry['task']} (licence: {licence})."
 
 

@@ -61,7 +61,8 @@ class Judged(NamedTuple):
 class Judge(Protocol):
     """Breaks answers into claims and checks them; one that has ``judged(case) -> Judged`` does both
     at once needs no other method but `open`. One that has ``expect(cases)`` is told the cases of a
-    pipeline before it is asked about the first; what it raises then is a mistake of the user's.
+    pipeline before it is asked about the first; what it raises then is a mistake of the user's. One
+    that has a ``name`` is called so in tables, others as they are spelled or by their class.
 
     prompt:  all that it tells a model, for the hash; empty if it asks none
     replies: how many it has had, and ``unread``, how many of them could not be read. What could
@@ -161,9 +162,10 @@ def chosen(folder: Path, task: str | None, system: str | None) -> list[Entry]:
     return entries
 
 
-def asked(folder: Path, entry: Entry) -> list[Asked]:
-    """The questions of a pipeline that have a gold answer, in the order of its rows."""
-    data = data_of(entry, "gold.jsonl")
+def asked(folder: Path, entry: Entry, home: Path | None = None) -> list[Asked]:
+    """The questions of a pipeline that have a gold answer, in the order of its rows; ``home`` is
+    where prepared data is kept."""
+    data = data_of(entry, "gold.jsonl", home)
     texts = {row["id"]: row["text"] for row in read_lines(data / "queries.jsonl")}
     ids, golds = sample(texts, entry["limit"], entry["seed"]), read_gold(data)
     names, corpus = named_questions(data), open_corpus(data)
@@ -202,7 +204,8 @@ def judge_run(
 
     judge: spelled as on the command line, or a `Judge`, which is called by its class's name
     task, system: only these
-    data:  where replies are kept, under ``judgements``
+    data:  where prepared data is kept, if it is not where it was when the run was made; replies are
+           kept there, too, under ``judgements``
     A question that the judge fails on is left out and counted (``failed``). Raises `HarnessError`
     if it fails on all, or on `GIVE_UP` in a row: what it replied before is kept.
     """
@@ -213,14 +216,13 @@ def judge_run(
         if isinstance(judge, str)
         else judge
     )
-    name = judge if isinstance(judge, str) else type(judge).__name__
-    head = {"judge": name, "prompt": manifest.digest(one.prompt) if one.prompt else ""}
+    head = _named(one, judge if isinstance(judge, str) else type(judge).__name__)
     heads: list[dict[str, Any]] = []
     lines: list[dict[str, Any]] = []
     for entry in entries:
         one.open(registry.task(parse_spelled(entry["task"])), entry["split"], Path(data))
         replies, unread = one.replies, one.unread
-        questions = asked(folder, entry)
+        questions = asked(folder, entry, Path(data))
         found, why = _judge_all(one, questions, entry, progress)
         about = {**head, "sample": Sample.of(entry).digest, "system": entry["system"]}
         lines += [{**about, **each} for each in found]
@@ -237,6 +239,11 @@ def judge_run(
         )
     write_claims(folder, heads, lines)
     return heads
+
+
+def _named(judge: Any, spelled: str) -> dict[str, str]:
+    prompt = manifest.digest(judge.prompt) if judge.prompt else ""
+    return {"judge": str(getattr(judge, "name", spelled)), "prompt": prompt}
 
 
 def _where(folder: Path, entry: Entry) -> dict[str, Any]:

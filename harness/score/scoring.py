@@ -20,7 +20,7 @@ from harness import manifest, registry
 from harness.contract import Task
 from harness.corpus import Corpus
 from harness.data import Answer, Document, Gold, HarnessError, Row
-from harness.prepare import open_corpus, read_gold, read_lines, sample
+from harness.prepare import open_corpus, read_gold, read_lines, sample, slug
 from harness.run.store import asked_rows
 from harness.score import ranking
 from harness.score.outputs import is_output, score_output
@@ -134,16 +134,22 @@ def scorer() -> dict[str, Any]:
 # --- what is scored against what ------------------------------------------------------
 
 
-def data_of(entry: Mapping[str, Any], file: str) -> Path:
-    """The prepared data that a manifest's entry was run on; it must be there, with this file."""
+def data_of(entry: Mapping[str, Any], file: str, home: Path | None = None) -> Path:
+    """The prepared data that a manifest's entry was run on, where it was then or under ``home``; it
+    must be there, with this file."""
     data = Path(entry["data"])
-    if data.name != entry["fingerprint"] or not (data / file).exists():
-        raise HarnessError(
-            f"the data of {entry['task']} ({entry['split']}) is not at {data}.",
-            "This needs the very data that was run; prepare it again: "
-            f"`python -m harness prepare {entry['task']} --split {entry['split']}`.",
-        )
-    return data
+    places = [data] if data.name == entry["fingerprint"] else []
+    if home is not None:
+        places.append(home / slug(parse_spelled(entry["task"])) / entry["fingerprint"])
+    for place in places:
+        if (place / file).exists():
+            return place
+    elsewhere = "" if home is None else f", nor under {home}"
+    raise HarnessError(
+        f"the data of {entry['task']} ({entry['split']}) is not at {data}{elsewhere}.",
+        "This needs the very data that was run; prepare it again: "
+        f"`python -m harness prepare {entry['task']} --split {entry['split']}`.",
+    )
 
 
 def _reference(entry: Mapping[str, Any], extra: Sequence[str]) -> Reference:

@@ -14,12 +14,13 @@ has to be the run's. An empty answer claims and entails nothing, whatever is sai
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from harness.contract import Task
 from harness.data import HarnessError, Triple, raise_together
-from harness.files import json_rows
+from harness.files import json_rows, reading
 from harness.score.claims import Tables
 from harness.score.judging import Case, Judged
 
@@ -42,6 +43,13 @@ class Labels:
     def __init__(self, file: Path) -> None:
         self.file = file
         self._judged: dict[str, Judged] | None = None
+
+    @property
+    def name(self) -> str:
+        """What tables call it: its file's name, without the folder, and a hash of what is in it."""
+        with reading(self.file):
+            content = self.file.read_bytes()
+        return f"labels:{self.file.name}#{blake2b(content, digest_size=4).hexdigest()}"
 
     def open(self, task: Task, split: str, folder: Path) -> None:  # noqa: ARG002
         """Refuse a second pipeline: labels are of the answers of one."""
