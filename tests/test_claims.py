@@ -495,6 +495,6 @@ def test_real_tasks_have_no_exact_judge(capsys) -> None:
 
 
 def test_a_run_without_gold_answers_has_nothing_to_judge(run: Path, monkeypatch) -> None:
-    monkeypatch.setattr("harness.score.judging.asked", lambda folder, entry: [])
+    monkeypatch.setattr("harness.score.judging.asked", lambda *given: [])
     assert [head["judged"] for head in api.claims(run)] == [0, 0]
     assert "judged=0" in api.claims_report(run)
