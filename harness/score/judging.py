@@ -27,7 +27,7 @@ from harness.score.claims import OVERALL, Tables, claim_metrics
 from harness.score.judgements import write_claims
 from harness.score.results import Sample, present, read_manifest
 from harness.score.scoring import data_of
-from harness.spelling import parse_pipeline, parse_spelled
+from harness.spelling import is_named, parse_pipeline, parse_spelled
 
 Entry = Mapping[str, Any]
 GIVE_UP = 3
@@ -152,7 +152,7 @@ def chosen(folder: Path, task: str | None, system: str | None) -> list[Entry]:
         entry
         for entry in read_manifest(folder)["pipelines"]
         if entry["answers"]
-        and task in (None, entry["task"], entry["task"].partition(":")[0])
+        and (task is None or is_named(entry["task"], task))
         and system in (None, entry["system"])
     ]
     if not entries:
