@@ -329,7 +329,8 @@ def test_run_measures_too_if_asked_and_a_second_time_does_nothing(capsys) -> Non
 def test_without_task_and_system_run_has_a_short_look(monkeypatch, capsys) -> None:
     asked = []
     done = (0, Path("run"))
-    monkeypatch.setattr("harness.cli._carry_out", lambda *words: asked.append(words[-1]) or done)
+    carried_out = "harness.cli.running._carry_out"
+    monkeypatch.setattr(carried_out, lambda *words: asked.append(words[-1]) or done)
     monkeypatch.setattr("harness.run.plan.make_plan", lambda *_, **__: None)
     main(["run"])
     main(["run", "--limit", "5"])

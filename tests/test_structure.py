@@ -22,7 +22,7 @@ INSIDE = [
     ("harness/run", {"harness.report", "harness.score.scoring"}),
 ]
 FOREIGN = {
-    "harness/cli.py",
+    "harness/cli/__init__.py",
     "harness/own_code.py",
     "harness/registry.py",
     "harness/run/indexes.py",
