@@ -193,7 +193,7 @@ def test_many_groups_are_resampled_and_agree_with_few() -> None:
         assert found.high == pytest.approx(fewer.high, abs=0.006)
 
 
-@pytest.mark.parametrize(("n", "cluster"), [(43, 1), (100, 1), (100, 6), (500, 15)])
+@pytest.mark.parametrize(("n", "cluster"), [(43, 1), (43, 6), (100, 6), (100, 15), (500, 15)])
 def test_intervals_cover_what_they_say(n: int, cluster: int) -> None:
     hits = []
     for seed in range(400):
@@ -220,3 +220,11 @@ def test_a_visible_difference_is_seen_four_times_in_five() -> None:
         expected.append(found.visible)
     assert np.mean(expected) == pytest.approx(0.085, abs=0.004)
     assert 0.73 < np.mean(seen) < 0.87
+
+
+def test_one_question_of_many_that_differs_says_little_of_how_many_would() -> None:
+    """The exact bound says that up to 2.75 % of such questions may be lost (Clopper-Pearson)."""
+    old, new = np.ones(200), np.ones(200)
+    new[3] = 0.0
+    found = paired(old, new, named(np.arange(200)))
+    assert -0.035 < found.low < -0.02 and found.high > 0

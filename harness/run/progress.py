@@ -12,7 +12,8 @@ Progress = Callable[[str, int, int], AbstractContextManager[Advance]]
 """Called with a label, a total and how many are done already; gives what counts further ones."""
 
 EVERY = 10.0
-"""Seconds between plain lines."""
+"""Seconds between plain lines, of one job or of many short ones."""
+_last_line = time.monotonic()
 
 
 @contextmanager
@@ -32,16 +33,16 @@ def told(label: str, total: int, done: int) -> Iterator[Advance]:
             line = bar.add_task(label, total=total, completed=done)
             yield lambda count: bar.advance(line, count)
         return
-    started = last = time.monotonic()
-    now_done = done
+    started, count = time.monotonic(), done
 
-    def advance(count: int) -> None:
-        nonlocal last, now_done
-        now_done += count
+    def advance(more: int) -> None:
+        global _last_line
+        nonlocal count
+        count += more
         now = time.monotonic()
-        if now - last >= EVERY:
-            last = now
-            left = (now - started) / (now_done - done) * (total - now_done)
-            print(f"{label}: {now_done}/{total}, about {left:.0f} s left", file=sys.stderr)
+        if now - _last_line >= EVERY:
+            _last_line = now
+            left = (now - started) / max(1, count - done) * (total - count)
+            print(f"{label}: {count}/{total}, about {left:.0f} s left", file=sys.stderr)
 
     yield advance
