@@ -20,6 +20,7 @@ from harness.run.plan import Job, Plan, make_plan, serves
 from harness.run.progress import Progress, silent
 from harness.run.shown import example_of
 from harness.run.store import asked_rows
+from harness.run.work import work_of
 from harness.score.outputs import contains
 from harness.spelling import parse_spelled
 
@@ -66,7 +67,7 @@ def retrieved_examples(
     folder = runner.run(plan, out, data, progress)
     found: list[Example] = []
     for place, job in enumerate(plan.jobs):
-        work = runner.work_of(job, plan, folder)
+        work = work_of(job, plan, folder)
         gold = read_gold(job.folder)
         for node in work.nodes.values():
             if node.asked:

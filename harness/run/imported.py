@@ -27,10 +27,10 @@ from harness.provenance import BLANK, FORMAT, import_key
 from harness.run.external import NOT_IN_FILE, translate
 from harness.run.plan import Job, job_of
 from harness.run.readers import READERS, Prepared, read
-from harness.run.runner import RUNS, home_of, safe
 from harness.run.sessions import Place, place_of, source_of, write_manifest
 from harness.run.stages import Station
 from harness.run.store import one_writer, row_line
+from harness.run.work import RUNS, home_of, safe
 from harness.score.results import read_manifest
 from harness.spelling import parse_pipeline
 

@@ -32,9 +32,10 @@ from harness.run.indexes import build_index, index_about
 from harness.run.measure import Spec, read_result, write_spec
 from harness.run.plan import Job, Plan
 from harness.run.progress import Progress, silent
-from harness.run.runner import RUNS, Node, Work, brief_of, indexes_of, run_name, work_of
+from harness.run.runner import brief_of
 from harness.run.store import one_writer
 from harness.run.timings import Measured, Timing, append, read_timings, this_machine, tidy
+from harness.run.work import RUNS, Node, Work, indexes_of, run_name, work_of
 
 WARM = 5
 """Questions to warm up with, after the first; fewer where a task has few."""

@@ -18,8 +18,9 @@ from harness.provenance import imported, missing, parts_of
 from harness.run.environment import code, machine, packages, threads
 from harness.run.plan import Plan, make_plan
 from harness.run.progress import Progress, silent
-from harness.run.runner import RUNS, Node, Unfinished, Work, run, work_of
+from harness.run.runner import Unfinished, run
 from harness.run.sessions import Place, place_of
+from harness.run.work import RUNS, Node, Work, work_of
 from harness.score.changed import TOLERANCE, Changed, changed_rows
 from harness.score.results import read_manifest
 from harness.spelling import parse_pipeline

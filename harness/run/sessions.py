@@ -26,7 +26,7 @@ from harness.score.results import read_manifest
 
 if TYPE_CHECKING:
     from harness.run.plan import Job, Plan
-    from harness.run.runner import Node, Work
+    from harness.run.work import Node, Work
 
 Place = tuple[str, str, str, str]
 ENDS = ("errors",)

@@ -30,7 +30,7 @@ from harness.data import DATA, HarnessError, raise_together
 from harness.files import json_value
 from harness.manifest import digest
 from harness.report.bundle import pack, read_submission
-from harness.run import runner
+from harness.run import runner, work
 from harness.run.external import from_outside
 from harness.run.plan import make_plan
 from harness.run.progress import Progress, silent
@@ -114,7 +114,7 @@ def register(
 
 def _stage(stage: Any) -> dict[str, Any]:
     """What a stage is made of, as far as it is known before it is asked anything."""
-    parts = runner.made_of(registry.create("systems", stage.system))
+    parts = work.made_of(registry.create("systems", stage.system))
     hashed = {name: digest(parts[name]) for name in ("sources", "versions")}
     return {"stage": str(stage.canonical), "files": parts["files"], **hashed}
 
@@ -145,7 +145,7 @@ def run(
     asked = dict(told["asked"])
     tasks = [world(seed, task) for task in told["tasks"]]
     plan = make_plan(tasks, list(told["pipelines"]), data=data, **asked)
-    folder = runner.RUNS / f"challenge-{digest([seed, told['digest']])}"
+    folder = work.RUNS / f"challenge-{digest([seed, told['digest']])}"
     runner.run(plan, folder, data, progress)
     note = folder / "challenge.json"
     text = json.dumps({"seed": seed, "registration": told}, indent=1, ensure_ascii=False)

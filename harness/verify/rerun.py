@@ -27,8 +27,9 @@ from harness.run.environment import machine, threads
 from harness.run.external import from_outside
 from harness.run.plan import Plan, make_plan
 from harness.run.progress import Progress
-from harness.run.runner import Unfinished, run, work_of
+from harness.run.runner import Unfinished, run
 from harness.run.store import read_rows
+from harness.run.work import work_of
 from harness.score.changed import kinds_of
 from harness.score.results import read_manifest
 from harness.spelling import Pipeline
