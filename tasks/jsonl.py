@@ -36,11 +36,13 @@ Judgement = tuple[str, str, str, int]
 
 @dataclass(frozen=True)
 class Collection:
-    """A corpus, questions and judgements, each read anew at every call."""
+    """A corpus, questions and judgements, each read anew at every call. lacks: the file of
+    judgements that was looked for and is not there; empty: it is, or the shape has none."""
 
     documents: Callable[[], Documents]
     queries: Callable[[], Iterator[RawQuestion]]
     qrels: Callable[[], Iterator[Judgement]] = lambda: iter(())
+    lacks: str = ""
 
 
 # --- from a collection to questions ---------------------------------------------------
@@ -87,6 +89,11 @@ class _Judged:
                 kept += 1
                 yield replace(query, relevance=self.grades.get(query.id, {}))
         self._missing(self.query_places, "query", UNASKED)
+        if self.collection.lacks and self.notes[UNJUDGED] and not kept and self.limit != 0:
+            raise HarnessError(
+                f"there is no {self.collection.lacks}, and no query has answers.",
+                "Add the judgements, or answers to the queries.",
+            )
 
     def _missing(self, places: dict[str, str], what: str, reason: str) -> None:
         if not places:
@@ -231,6 +238,7 @@ def beir(folder: Path, prefix: str, split: str) -> tuple[Collection, list[Path]]
         lambda: beir_documents(files.json_rows(corpus[0])),
         lambda: beir_queries(files.json_rows(queries[0])),
         lambda: _qrels(qrels),
+        "" if qrels else str(folder / names[1]),
     )
     return collection, [corpus[0], queries[0], *qrels]
 

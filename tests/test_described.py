@@ -127,6 +127,30 @@ def test_its_path_is_seen_from_the_file_and_its_spelling_reads_back() -> None:
     assert main(["run", "--task", "far/task.yml", "--system", "bm25"]) == 0
 
 
+def test_rankings_without_judgements_are_an_error_or_a_note(capsys) -> None:
+    beir()
+    Path("d/qrels/test.tsv").unlink()
+    assert main(["prepare", described(metrics=["F1", "R@3"])]) == 2
+    told = capsys.readouterr().err
+    assert "there is no d/qrels/test.tsv, by which R@3 would be scored." in told
+    assert "take these metrics out of task.yaml" in told and told.count("\n") == 1
+    for metrics in (None, ["F1"]):
+        folder = prepare(described(metrics=metrics))
+        none = {"questions, none with a passage of grade 1 or more": 2} if metrics is None else {}
+        assert read_about(folder)["notes"] == none
+    lines("d/queries.jsonl", [{"_id": "1", "text": "What is red?"}])
+    for task in (described(), "jsonl:d"):
+        with pytest.raises(HarnessError, match=r"no d/qrels/test\.tsv, and no query has answers"):
+            prepare(task)
+
+
+def test_grades_that_all_stay_below_what_counts_are_a_note() -> None:
+    beir()
+    assert read_about(prepare(described(rel=2)))["notes"] == {}
+    note = {"questions, none with a passage of grade 3 or more": 2}
+    assert read_about(prepare(described(rel=3)))["notes"] == note
+
+
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
