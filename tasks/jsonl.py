@@ -6,7 +6,8 @@ FlashRAG  <split>.jsonl {id, question, golden_answers}, corpus.jsonl {id, conten
           line, if there are more or if it is in quotes, is the title; no judgements, so no
           ranking metric
 
-Every file may be gzip, and its name may begin with a ``prefix``. Sources: github.com/beir-cellar/
+Every file may be gzip, and its name may begin with a ``prefix``. Rows that `export` wrote of a mini
+task say so (`harness.files.GENERATED`), and stay mini. Sources: github.com/beir-cellar/
 beir and github.com/RUC-NLPIR/FlashRAG, their pages on datasets.
 """
 
@@ -308,6 +309,8 @@ class Jsonl(Task):
         )
         train = split != "train" and shapes.existing(dir, list(names))
         self.splits = (split, "train") if train else (split,)
+        rows = [f"{prefix}{each}.jsonl" for each in ("corpus", "queries", *self.splits)]
+        self.generated = dir.is_dir() and any(map(files.is_generated, shapes.existing(dir, rows)))
 
     @cached_property
     def version(self) -> str:  # type: ignore[override]

@@ -17,6 +17,7 @@ import numpy as np
 
 from harness.data import HarnessError
 from harness.prepare import read_about
+from harness.report.sheet import MINI
 from harness.score.results import Sample, read_columns, score_heads
 from harness.score.scoring import data_of
 
@@ -88,4 +89,4 @@ def _notes(entry: Mapping[str, Any], left: list[str]) -> Iterator[str]:
     if entry["setting"] == "pool":
         yield "each question's own candidates were ranked, where mteb ranks the whole corpus"
     if entry["generated"]:
-        yield "a mechanism test on a generated world; says nothing about the real datasets"
+        yield MINI
