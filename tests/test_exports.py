@@ -164,7 +164,9 @@ def test_what_is_exported_of_a_mini_task_stays_mini(fmt: str, capsys) -> None:
         assert MINI in again.notes
         assert registry.task(parse_spelled(f"jsonl:dir={again.path}")).generated
     assert main(["run", "--task", "t.yaml", "--system", "e5"]) == 2
-    assert "not for t.yaml. Write e5:model=ORG/NAME" in " ".join(capsys.readouterr().err.split())
+    assert "not for yaml:t.yaml. Write e5:model=ORG/NAME" in " ".join(
+        capsys.readouterr().err.split()
+    )
     for task in ("jsonl:dir=odd", "jsonl:dir=nowhere"):
         assert not registry.task(parse_spelled(task)).generated
     assert not registry.find("tasks", "jsonl").generated  # which `verify` asks
@@ -225,6 +227,27 @@ def test_of_a_run_the_questions_that_it_asked_are_exported() -> None:
     assert {row["_id"] for row in rows} == queries
     order = [each.id for each in toy_questions()]
     assert [row["_id"] for row in rows] == [each for each in order if each in queries]
+
+
+def test_what_reads_a_runs_data_finds_it_where_it_was_moved_to() -> None:
+    run = api.score(api.run(["toy"], ["bm25"], limit=7))
+    told, query = put(Path("s.json"), SUBMISSION), next(iter(scores_of(run)))
+    works = {
+        "score": lambda home: api.score(run, data=home),
+        "page": lambda home: api.page(run, "page.html", data=home),
+        "show": lambda home: api.show(run, query, data=home),
+        "qrels": lambda home: api.export(run, "trec-qrels", "q.txt", data=home),
+        "mteb": lambda home: api.export(run, "mteb", "m.json", data=home),
+        "submit": lambda home: api.submit(run, "trec", "x.run", data=home),
+        "bundle": lambda home: api.pack(run, told, Path("x.zip"), data=home),
+    }
+    Path("data").rename("moved")
+    for work in works.values():
+        with pytest.raises(HarnessError, match=r"nor under elsewhere\. This needs the very data"):
+            work("elsewhere")
+    made = {name: work("moved") for name, work in works.items()}
+    assert made["show"].startswith("toy · test · pool") and Path("page.html").exists()
+    assert made["submit"].path.exists() and made["bundle"].exists()
 
 
 # --- mteb -----------------------------------------------------------------------------

@@ -154,6 +154,7 @@ def export(
     what: a task as it is spelled, or the folder of a run: then the questions that it asked
     fmt:  one of `FORMATS`, or mteb (of a run alone)
     system, task, split, setting: which pipeline of a run
+    data: where prepared data is kept; a run's, if it is not where it was when the run was made
     Raises `HarnessError`; then nothing is written.
     """
     what, out, data = str(what), Path(out), Path(data)
@@ -165,31 +166,33 @@ def export(
     wanted = {"system": system, "task": task, "split": split, "setting": setting}
     run = Path(what) if (Path(what) / "manifest.json").is_file() else None
     if fmt == "mteb":
-        return _mteb(what, run, wanted, out)
-    part = _of_run(run, fmt, wanted) if run else _of_task(what, wanted, data)
+        return _mteb(what, run, wanted, out, data)
+    part = _of_run(run, fmt, wanted, data) if run else _of_task(what, wanted, data)
     part.progress = progress
     _placed(out, FORMATS[fmt], part)
     return Exported(out, tuple(_notes(part, fmt)))
 
 
-def _mteb(what: str, run: Path | None, wanted: Mapping[str, str | None], out: Path) -> Exported:
+def _mteb(
+    what: str, run: Path | None, wanted: Mapping[str, str | None], out: Path, home: Path
+) -> Exported:
     if run is None:
         raise HarnessError(f"{what} is no run, and mteb's JSON holds its scores.", "Name a run.")
     entries = [entry for entry in read_manifest(run)["pipelines"] if entry["ranks"]]
     if not entries:
         raise HarnessError(f"{run} ranks nothing.", "mteb's JSON holds ranking scores.")
-    told, notes = result(run, only(matching(entries, wanted), "mteb"))
+    told, notes = result(run, only(matching(entries, wanted), "mteb"), home)
     text = json.dumps(told, indent=2, ensure_ascii=False) + "\n"
     _placed(out, lambda path, _: path.write_text(text, encoding="utf-8"), None)
     return Exported(out, tuple(notes))
 
 
-def _of_run(run: Path, fmt: str, wanted: Mapping[str, str | None]) -> Part:
+def _of_run(run: Path, fmt: str, wanted: Mapping[str, str | None], home: Path) -> Part:
     """The questions that a run asked."""
     entries = matching(read_manifest(run)["pipelines"], wanted)
     asked = {(e["data"], e["split"], e["limit"], e["seed"]): e for e in entries}
     entry = only(list(asked.values()), fmt)
-    folder = data_of(entry, "gold.jsonl")
+    folder = data_of(entry, "gold.jsonl", home)
     order = source_order(folder)
     drawn = set(sample(order, entry["limit"], entry["seed"]))
     ids = [each for each in order if each in drawn]

@@ -30,13 +30,14 @@ HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode categories that are shown by their code point; line breaks become spaces."""
 
 
-def show(run: Path | str, question: str) -> str:
+def show(run: Path | str, question: str, data: Path | str | None = None) -> str:
     """Everything known of a question of a run: its passages, and what each system made of it.
 
     question: its id or native id, or the beginning of one
+    data:     where prepared data is kept, if it is not where it was when the run was made
     Raises `HarnessError` as `harness.report.cases.cases` does.
     """
-    found = cases(run, question)
+    found = cases(run, question, data)
     return "\n\n".join("\n".join(map(visible, _told(each, each.cases[0]))) for each in found)
 
 
