@@ -93,12 +93,9 @@ def _mistakes(path: Path, form: type[Form], error: ValidationError) -> Iterator[
 
 def _found(error: ErrorDetails, key: str) -> str:
     """What stands there."""
-    what = f"entry {error['loc'][1] + 1} of {key}" if _in_list(error) else key
+    place = error["loc"][1] if len(error["loc"]) > 1 else None
+    what = f"entry {place + 1} of {key}" if isinstance(place, int) else key
     return f"{what} is {'empty' if error['input'] is None else format(repr(error['input']), '.60')}"
-
-
-def _in_list(error: ErrorDetails) -> bool:
-    return len(error["loc"]) > 1 and isinstance(error["loc"][1], int)
 
 
 def _mend(error: ErrorDetails, key: str) -> str:

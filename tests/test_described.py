@@ -169,7 +169,6 @@ def test_grades_that_all_stay_below_what_counts_are_a_note() -> None:
         ({"path": 3}, "task.yaml: path is 3. Write a path."),
         ({"missing": False}, "task.yaml: missing is False. Write 'error' or 'keep'."),
         ({"max_new_tokens": "few"}, "max_new_tokens is 'few'. Write a whole number."),
-        ({3: 4}, "task.yaml: nothing reads '3'. Keys: name, format"),
         ({"setting": "pool"}, "bring no candidates"),
         ({"setting": "open"}, "task.yaml: setting is 'open'. Write 'pool' or 'corpus'."),
         ({"path": "e"}, "e is not a folder. Mend path in task.yaml."),
@@ -195,6 +194,7 @@ def test_a_mistake_in_the_description_is_one_sentence(keys, said, capsys) -> Non
         ("name: !!python/object/apply:os.system [touch ran]\n", "task.yaml:1: not valid YAML"),
         ("", "task.yaml has no keys"),
         ("- x\n", "task.yaml has no keys"),
+        ("name: x\nformat: beir\n3: 4\n", "task.yaml: nothing reads '3'. Keys: name, format"),
     ],
 )
 def test_what_is_no_plain_yaml_is_refused_and_nothing_of_it_is_run(text, said) -> None:
