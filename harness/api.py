@@ -187,16 +187,19 @@ def submit(
     split: str | None = None,
     setting: str | None = None,
     gold: Path | str | None = None,
+    data: Path | str | None = None,
 ) -> Submission:
     """Write the file that a leaderboard takes from a run's rows, checked as its script would.
 
     format: hotpotqa, musique, 2wikimultihopqa, triviaqa, msmarco-passage, msmarco-qa or trec
     system, task, split, setting: which pipeline, where several of the run fit
     gold:   the official file whose rows (musique) or keys (triviaqa) are followed
+    data:   where prepared data is kept, if it is not where it was when the run was made
     Raises `HarnessError` if nothing can be written.
     """
     given = {"system": system, "task": task, "split": split, "setting": setting}
-    return _submit(Path(run), Path(out), format, gold=Path(gold) if gold else None, **given)
+    file = Path(gold) if gold else None
+    return _submit(Path(run), Path(out), format, gold=file, data=data, **given)
 
 
 def score_file(

@@ -19,6 +19,9 @@ from typing import IO, Any
 
 from harness.data import HarnessError
 
+GENERATED = "generated"
+"""The mark of a generated world's data in files: rows have ``{"metadata": {"generated": true}}``,
+judgements of TREC have it as their iteration, which no tool reads."""
 Numbered = Iterator[tuple[str, Any]]
 """Pairs of a place (``file:line``) and what stands there."""
 
@@ -141,6 +144,22 @@ def json_rows(path: Path) -> Numbered:
         )
     for number, row in enumerate(whole, start=1):
         yield f"{path} row {number}", row
+
+
+def is_generated(path: Path) -> bool:
+    """Whether the first line of a file with a row or a judgement a line has the mark `GENERATED`.
+
+    What cannot be read has none: whoever reads the file says so.
+    """
+    try:
+        place, line = next(lines(path))
+        if not has_rows(path):
+            return line.split()[1:2] == [GENERATED]
+        row = decode(place, line)
+    except HarnessError:
+        return False
+    about = row.get("metadata") if isinstance(row, dict) else None
+    return isinstance(about, dict) and about.get(GENERATED) is True
 
 
 def table_rows(path: Path, columns: int) -> Iterator[tuple[str, list[str]]]:

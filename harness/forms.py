@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from harness import files
 from harness.data import HarnessError, raise_together
@@ -69,14 +70,16 @@ def yaml_value(path: Path) -> Any:
 def _mistakes(path: Path, form: type[Form], error: ValidationError) -> Iterator[HarnessError]:
     """A sentence for each mistake; keys that are like none of ours share one."""
     strange = []
-    for each in error.errors():
-        place = ".".join(map(str, each["loc"]))
-        why = each["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    every = error.errors()
+    inside = {each["loc"][:1] for each in every if len(each["loc"]) > 1}
+    for each in every:
+        place = str(each["loc"][0]) if each["loc"] else ""
         close = get_close_matches(place, form.model_fields, n=1)
         if each["type"] == "missing":
             yield HarnessError(f"{path} has no {place!r}.", f"Write {place}: … there.")
-        elif each["type"] != "extra_forbidden":
-            yield HarnessError(f"{path}: {place} is {each['input']!r:.60}.", f"It should be {why}.")
+        elif each["type"] not in ("extra_forbidden", "invalid_key"):
+            if each["loc"] not in inside:  # else what is wrong in it is told
+                yield HarnessError(f"{path}: {_found(each, place)}.", _mend(each, place))
         elif close:
             guess = f"Did you mean {close[0]!r}?"
             yield HarnessError(f"{path} has the key {place!r}, which nothing reads.", guess)
@@ -86,3 +89,33 @@ def _mistakes(path: Path, form: type[Form], error: ValidationError) -> Iterator[
         yield HarnessError(
             f"{path}: nothing reads {', '.join(strange)}.", f"Keys: {', '.join(form.model_fields)}."
         )
+
+
+def _found(error: ErrorDetails, key: str) -> str:
+    """What stands there."""
+    place = error["loc"][1] if len(error["loc"]) > 1 else None
+    what = f"entry {place + 1} of {key}" if isinstance(place, int) else key
+    return f"{what} is {'empty' if error['input'] is None else format(repr(error['input']), '.60')}"
+
+
+def _mend(error: ErrorDetails, key: str) -> str:
+    """What to write instead."""
+    kind, value, said = error["type"], error["input"], error.get("ctx", {})
+    if kind in ("list_type", "tuple_type"):
+        one = value if isinstance(value, str) and value else "ONE, TWO"
+        return f"Write a list: {key}: [{one}]."
+    if kind == "too_short":
+        return f"Name at least one: {key}: [ONE, TWO]."
+    if kind == "string_too_short":
+        return f"Write {key}: TEXT."
+    if kind == "string_type":
+        return "Write text, in quotes if YAML takes it for something else."
+    if kind.startswith("path_"):
+        return "Write a path."
+    if kind.startswith("int_"):
+        return "Write a whole number."
+    if kind == "greater_than_equal":
+        return f"Write a whole number from {said['ge']}."
+    if kind == "literal_error":
+        return f"Write {said['expected']}."
+    return f"{error['msg'].removeprefix('Value error, ')}."

@@ -185,6 +185,10 @@ def _write(task: Task, loaded: Loaded, work: Path) -> dict[str, Any]:
         fingerprint.update(line)
     ours = {each.native: query_id for query_id, each in made.items()}
     (work / "task" / "order.txt").write_text("".join(f"{ours[each]}\n" for each in pooled))
+    if task.ranking_metrics and not any(
+        grade >= task.rel for each in made.values() for grade in each.gold.relevance.values()
+    ):
+        loaded.notes[f"questions, none with a passage of grade {task.rel} or more"] = len(made)
     if wanted and written.merged:
         loaded.notes["documents that stood twice (same id, title and text)"] += written.merged
     return {

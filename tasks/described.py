@@ -158,6 +158,12 @@ class Described(Jsonl):
                 f"{self.dir} has no {lacking} (each may end in .gz).",
                 f"Mend path, prefix or splits in {self.file}.",
             )
+        named = self.ranking_metrics if "metrics" in self.told.model_fields_set else ()
+        if named and found[0].lacks:
+            raise HarnessError(
+                f"there is no {found[0].lacks}, by which {', '.join(named)} would be scored.",
+                f"Add the judgements, or take these metrics out of {self.file}.",
+            )
         return found
 
     def _refuse(self, source: Path | None) -> None:

@@ -6,7 +6,8 @@ FlashRAG  <split>.jsonl {id, question, golden_answers}, corpus.jsonl {id, conten
           line, if there are more or if it is in quotes, is the title; no judgements, so no
           ranking metric
 
-Every file may be gzip, and its name may begin with a ``prefix``. Sources: github.com/beir-cellar/
+Every file may be gzip, and its name may begin with a ``prefix``. Rows that `export` wrote of a mini
+task say so (`harness.files.GENERATED`), and stay mini. Sources: github.com/beir-cellar/
 beir and github.com/RUC-NLPIR/FlashRAG, their pages on datasets.
 """
 
@@ -36,11 +37,13 @@ Judgement = tuple[str, str, str, int]
 
 @dataclass(frozen=True)
 class Collection:
-    """A corpus, questions and judgements, each read anew at every call."""
+    """A corpus, questions and judgements, each read anew at every call. lacks: the file of
+    judgements that was looked for and is not there; empty: it is, or the shape has none."""
 
     documents: Callable[[], Documents]
     queries: Callable[[], Iterator[RawQuestion]]
     qrels: Callable[[], Iterator[Judgement]] = lambda: iter(())
+    lacks: str = ""
 
 
 # --- from a collection to questions ---------------------------------------------------
@@ -87,6 +90,11 @@ class _Judged:
                 kept += 1
                 yield replace(query, relevance=self.grades.get(query.id, {}))
         self._missing(self.query_places, "query", UNASKED)
+        if self.collection.lacks and self.notes[UNJUDGED] and not kept and self.limit != 0:
+            raise HarnessError(
+                f"there is no {self.collection.lacks}, and no query has answers.",
+                "Add the judgements, or answers to the queries.",
+            )
 
     def _missing(self, places: dict[str, str], what: str, reason: str) -> None:
         if not places:
@@ -231,6 +239,7 @@ def beir(folder: Path, prefix: str, split: str) -> tuple[Collection, list[Path]]
         lambda: beir_documents(files.json_rows(corpus[0])),
         lambda: beir_queries(files.json_rows(queries[0])),
         lambda: _qrels(qrels),
+        "" if qrels else str(folder / names[1]),
     )
     return collection, [corpus[0], queries[0], *qrels]
 
@@ -300,6 +309,8 @@ class Jsonl(Task):
         )
         train = split != "train" and shapes.existing(dir, list(names))
         self.splits = (split, "train") if train else (split,)
+        rows = [f"{prefix}{each}.jsonl" for each in ("corpus", "queries", *self.splits)]
+        self.generated = dir.is_dir() and any(map(files.is_generated, shapes.existing(dir, rows)))
 
     @cached_property
     def version(self) -> str:  # type: ignore[override]

@@ -127,24 +127,56 @@ def test_its_path_is_seen_from_the_file_and_its_spelling_reads_back() -> None:
     assert main(["run", "--task", "far/task.yml", "--system", "bm25"]) == 0
 
 
+def test_rankings_without_judgements_are_an_error_or_a_note(capsys) -> None:
+    beir()
+    Path("d/qrels/test.tsv").unlink()
+    assert main(["prepare", described(metrics=["F1", "R@3"])]) == 2
+    told = capsys.readouterr().err
+    assert "there is no d/qrels/test.tsv, by which R@3 would be scored." in told
+    assert "take these metrics out of task.yaml" in told and told.count("\n") == 1
+    for metrics in (None, ["F1"]):
+        folder = prepare(described(metrics=metrics))
+        none = {"questions, none with a passage of grade 1 or more": 2} if metrics is None else {}
+        assert read_about(folder)["notes"] == none
+    lines("d/queries.jsonl", [{"_id": "1", "text": "What is red?"}])
+    for task in (described(), "jsonl:d"):
+        with pytest.raises(HarnessError, match=r"no d/qrels/test\.tsv, and no query has answers"):
+            prepare(task)
+
+
+def test_grades_that_all_stay_below_what_counts_are_a_note() -> None:
+    beir()
+    assert read_about(prepare(described(rel=2)))["notes"] == {}
+    note = {"questions, none with a passage of grade 3 or more": 2}
+    assert read_about(prepare(described(rel=3)))["notes"] == note
+
+
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
         ({"nam": "x"}, "task.yaml has the key 'nam', which nothing reads. Did you mean 'name'?"),
         ({"name": None}, "task.yaml has no 'name'."),
-        ({"format": "beer"}, "task.yaml: format is 'beer'. It should be 'beir', 'flashrag'"),
+        ({"format": "beer"}, "task.yaml: format is 'beer'. Write 'beir', 'flashrag' or"),
         ({"metrics": ["nDCG@10", "nDGC@5"]}, "no ranking metric 'nDGC@5'. Did you mean"),
         ({"metrics": ["EN"]}, "Of answers: EM, F1."),
         ({"metrics": ["Acc"]}, "Acc is no metric of a task."),
-        ({"metrics": []}, "task.yaml: metrics is"),
+        ({"metrics": []}, "task.yaml: metrics is []. Name at least one: metrics: [ONE, TWO]."),
+        ({"metrics": "EM"}, "task.yaml: metrics is 'EM'. Write a list: metrics: [EM]."),
+        ({"metrics": [3]}, "task.yaml: entry 1 of metrics is 3. Write text, in quotes if"),
+        ({"metrics": {"EM": 1}}, "task.yaml: metrics is {'EM': 1}. Write a list: metrics: [ONE"),
+        ({"splits": ["test", None]}, "task.yaml: entry 2 of splits is empty. Write text,"),
+        ({"name": ""}, "task.yaml: name is ''. Write name: TEXT."),
+        ({"path": 3}, "task.yaml: path is 3. Write a path."),
+        ({"missing": False}, "task.yaml: missing is False. Write 'error' or 'keep'."),
+        ({"max_new_tokens": "few"}, "max_new_tokens is 'few'. Write a whole number."),
         ({"setting": "pool"}, "bring no candidates"),
-        ({"setting": "open"}, "task.yaml: setting is 'open'. It should be 'pool' or 'corpus'"),
+        ({"setting": "open"}, "task.yaml: setting is 'open'. Write 'pool' or 'corpus'."),
         ({"path": "e"}, "e is not a folder. Mend path in task.yaml."),
         ({"prefix": "x."}, "d has no x.corpus.jsonl and x.queries.jsonl"),
         ({"splits": ["dev"]}, "d has no qrels/dev.tsv; there is test.tsv"),
         ({"format": "jsonl", "splits": ["dev"]}, "d has no dev.jsonl[.gz]. Mend"),
         ({"group": "tropic"}, "d/queries.jsonl:1: no key 'tropic'"),
-        ({"rel": 0}, "task.yaml: rel is 0."),
+        ({"rel": 0}, "task.yaml: rel is 0. Write a whole number from 1."),
     ],
 )  # fmt: skip
 def test_a_mistake_in_the_description_is_one_sentence(keys, said, capsys) -> None:
@@ -162,6 +194,7 @@ def test_a_mistake_in_the_description_is_one_sentence(keys, said, capsys) -> Non
         ("name: !!python/object/apply:os.system [touch ran]\n", "task.yaml:1: not valid YAML"),
         ("", "task.yaml has no keys"),
         ("- x\n", "task.yaml has no keys"),
+        ("name: x\nformat: beir\n3: 4\n", "task.yaml: nothing reads '3'. Keys: name, format"),
     ],
 )
 def test_what_is_no_plain_yaml_is_refused_and_nothing_of_it_is_run(text, said) -> None:

@@ -25,8 +25,11 @@ from harness.prepare import named_questions, open_corpus, prepare, read_gold
 from harness.report import exports, formats
 from harness.report.bundle import pack
 from harness.report.mteb import NAMES
+from harness.report.sheet import MINI
 from harness.run import readers
+from harness.score import submitted
 from harness.score.results import read_manifest, read_scores
+from harness.spelling import parse_spelled
 
 SMALL = "documents=300,questions=20"
 
@@ -144,7 +147,46 @@ def test_what_a_format_has_no_place_for_is_told() -> None:
     said = " ".join(hot.notes)
     for what in ("gold sentences have", "no pools", "judgements have no place", "licence: gen"):
         assert what in said
-    assert not api.export(f"mini-msmarco:{SMALL}", "trec-qrels", "q.gz").notes
+    assert api.export(f"mini-msmarco:{SMALL}", "trec-qrels", "q.gz").notes == (MINI,)
+    assert not api.export("toy", "trec-qrels", "toy.gz").notes
+
+
+@pytest.mark.parametrize("fmt", ["beir", "flashrag"])
+def test_what_is_exported_of_a_mini_task_stays_mini(fmt: str, capsys) -> None:
+    assert MINI in api.export(f"mini-hotpotqa:{SMALL}", fmt, "out").notes
+    registry.register("tasks", "odd")(Odd)
+    assert MINI not in api.export("odd", fmt, "odd").notes
+    put(Path("t.yaml"), f"name: mine\nformat: {fmt}\npath: out\nmetrics: [EM]\n")
+    for task in ("jsonl:dir=out", "t.yaml"):
+        (table,) = api.tables(api.score(api.run([task], ["bm25"], limit=5)))
+        assert table.generated and MINI in table.title
+        again = api.export(task, fmt, Path("again") / task.partition(":")[0])
+        assert MINI in again.notes
+        assert registry.task(parse_spelled(f"jsonl:dir={again.path}")).generated
+    assert main(["run", "--task", "t.yaml", "--system", "e5"]) == 2
+    assert "not for yaml:t.yaml. Write e5:model=ORG/NAME" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    for task in ("jsonl:dir=odd", "jsonl:dir=nowhere"):
+        assert not registry.task(parse_spelled(task)).generated
+    assert not registry.find("tasks", "jsonl").generated  # which `verify` asks
+
+
+def test_gold_of_a_mini_task_stays_mini_in_a_file(capsys) -> None:
+    tasks = {f"mini-msmarco:{SMALL}": True, "toy": False}
+    for number, (task, mini) in enumerate(tasks.items()):
+        run = api.submit(api.run([task], ["bm25"]), "trec", f"{number}.run").path
+        gold = api.export(task, "trec-qrels", f"{number}.txt").path
+        assert main(["score-file", str(run), "--task", "trec", "--gold", str(gold)]) == 0
+        assert (MINI in capsys.readouterr().out) == mini
+    words = ["score-file", "1.run", "--task", "mini-msmarco", "--format", "trec", "--gold"]
+    assert main([*words, "1.txt"]) == 0
+    assert MINI in capsys.readouterr().out
+    row = {"id": "q", "answer": "x", "answer_aliases": [], "answerable": True}
+    row |= {"paragraphs": [{"idx": 0, "is_supporting": True}]}
+    for about, mini in (({"generated": True}, True), ({"generated": "no"}, False), (3, False)):
+        put(Path("gold.jsonl"), lines([{**row, "metadata": about}]))
+        assert submitted.generated("musique", Path("gold.jsonl")) == mini
 
 
 class Graded(Toy):
@@ -185,6 +227,27 @@ def test_of_a_run_the_questions_that_it_asked_are_exported() -> None:
     assert {row["_id"] for row in rows} == queries
     order = [each.id for each in toy_questions()]
     assert [row["_id"] for row in rows] == [each for each in order if each in queries]
+
+
+def test_what_reads_a_runs_data_finds_it_where_it_was_moved_to() -> None:
+    run = api.score(api.run(["toy"], ["bm25"], limit=7))
+    told, query = put(Path("s.json"), SUBMISSION), next(iter(scores_of(run)))
+    works = {
+        "score": lambda home: api.score(run, data=home),
+        "page": lambda home: api.page(run, "page.html", data=home),
+        "show": lambda home: api.show(run, query, data=home),
+        "qrels": lambda home: api.export(run, "trec-qrels", "q.txt", data=home),
+        "mteb": lambda home: api.export(run, "mteb", "m.json", data=home),
+        "submit": lambda home: api.submit(run, "trec", "x.run", data=home),
+        "bundle": lambda home: api.pack(run, told, Path("x.zip"), data=home),
+    }
+    Path("data").rename("moved")
+    for work in works.values():
+        with pytest.raises(HarnessError, match=r"nor under elsewhere\. This needs the very data"):
+            work("elsewhere")
+    made = {name: work("moved") for name, work in works.items()}
+    assert made["show"].startswith("toy · test · pool") and Path("page.html").exists()
+    assert made["submit"].path.exists() and made["bundle"].exists()
 
 
 # --- mteb -----------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import random
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from html import unescape
 from html.parser import HTMLParser
 from itertools import pairwise, product
@@ -467,6 +468,30 @@ def test_what_was_looked_into_is_pointed_at_with_and_without_texts() -> None:
         rf"  window: {doc_id} Title .* 4–9 0.8765: {texts[doc_id][4:9]}\n", told + "\n"
     )
     assert "windows" not in told
+
+
+def test_show_has_the_texts_that_were_read_the_triples_and_what_was_written() -> None:
+    def change(row: Row, raw: str) -> Row:
+        said = Answer("x", triples=(("a", "b", "c"),))
+        return replace(row, answer=said, error="", raw=raw, read=(other_than(row),))
+
+    texts = {each["id"]: each["text"] for each in _documents()}
+    for raw, written in (("", 0), ("x", 0), ("it is x", 2)):
+        folder = a_scored_run("toy", change=partial(change, raw=raw))
+        _, (table,) = parsed(folder)
+        told = show(folder, table["questions"][0]["id"])
+        (read,) = table["systems"][0]["read"][0]
+        doc_id = table["docs"][read]
+        assert re.search(rf"^read passage {doc_id} Title .*\n    {texts[doc_id]}$", told, re.M)
+        assert told.count("\n  triple: a · b · c\n") == 2
+        assert told.count("  written: ") == told.count("  written: 'it is x'") == written
+
+
+def test_a_page_names_runs_by_folders_and_not_by_where_they_are() -> None:
+    folders = [a_scored_run(name=name).resolve() for name in ("one", "two")]
+    found = page(folders, "page.html").read_text()
+    assert "bm25+one@2: from two, not from one." in found
+    assert str(folders[0].parent) not in found
 
 
 @pytest.mark.parametrize(

@@ -69,10 +69,17 @@ def limit_of(name: str) -> int:
     return LIMITS.get(name, 2048 * MEBI)
 
 
-def pack(run: Path, submission: Path | None, out: Path, challenge: Path | None = None) -> Path:
+def pack(
+    run: Path,
+    submission: Path | None,
+    out: Path,
+    challenge: Path | None = None,
+    data: Path | str | None = None,
+) -> Path:
     """Write a run as a bundle; returns ``out``. It must be finished and scored.
 
     submission: the filled-in file that `template` writes
+    data:       where prepared data is kept, if it is not where it was when the run was made
     Raises `HarnessError`, with all mistakes together; then nothing is written.
     """
     told, mistakes = read_submission(submission, out, str(run))
@@ -84,7 +91,7 @@ def pack(run: Path, submission: Path | None, out: Path, challenge: Path | None =
     except HarnessError as error:
         mistakes.append(error)
     raise_together(mistakes)
-    rows = {entry["rows"]: _rows(run, entry) for entry in about["pipelines"]}
+    rows = {entry["rows"]: _rows(run, entry, data) for entry in about["pipelines"]}
     files = {
         **rows,
         "manifest.json": _json(_homeless(about)),
@@ -173,9 +180,10 @@ def _whole_manifest(run: Path) -> dict[str, Any]:
     return about
 
 
-def _rows(run: Path, entry: Mapping[str, Any]) -> bytes:
+def _rows(run: Path, entry: Mapping[str, Any], home: Path | str | None) -> bytes:
     """The rows of the questions that were asked, in order."""
-    every = [row["id"] for row in read_lines(data_of(entry, "queries.jsonl") / "queries.jsonl")]
+    file = data_of(entry, "queries.jsonl", home) / "queries.jsonl"
+    every = [row["id"] for row in read_lines(file)]
     ids, rows = sample(every, entry["limit"], entry["seed"]), RowFile(run / entry["rows"])
     lacking = sum(query_id not in rows for query_id in ids)
     if lacking:

@@ -92,10 +92,11 @@ class _Scored:
     lines: Mapping[str, Mapping[str, Any]]
 
 
-def cases(folders: Folders, only: str = "") -> list[Cases]:
+def cases(folders: Folders, only: str = "", home: Path | str | None = None) -> list[Cases]:
     """The questions of scored runs, by table; a pipeline of two runs is taken from the last.
 
     only: the question that is wanted, by its id or native id or the beginning of one
+    home: where prepared data is kept, see `data_of`
     Raises `HarnessError` for a run that is not scored, data that is not there, and a question that
     no run or that several questions of one table could be.
     """
@@ -112,7 +113,7 @@ def cases(folders: Folders, only: str = "") -> list[Cases]:
                     by_id = {str(line["id"]): line for line in lines}
                     found = _Scored(folder, entries[table.sample, system], by_id)
                     scored.setdefault(table.sample, {})[system] = found
-    tables = [_cases(heads[sample], each, only) for sample, each in scored.items()]
+    tables = [_cases(heads[sample], each, only, home) for sample, each in scored.items()]
     chosen = [table for table in tables if table.cases]
     if only and not chosen:
         raise HarnessError(
@@ -122,9 +123,11 @@ def cases(folders: Folders, only: str = "") -> list[Cases]:
     return chosen
 
 
-def _cases(head: Scores, scored: Mapping[str, _Scored], only: str) -> Cases:
+def _cases(
+    head: Scores, scored: Mapping[str, _Scored], only: str, home: Path | str | None
+) -> Cases:
     last = list(scored.values())[-1]
-    data = data_of(last.entry, "gold.jsonl")
+    data = data_of(last.entry, "gold.jsonl", home)
     golds = read_gold(data)
     rel = registry.task(parse_spelled(last.entry["task"])).rel
     ids = [query_id for query_id in last.lines if query_id in golds]

@@ -21,6 +21,7 @@ from typing import Any
 from harness import registry
 from harness.corpus import Corpus
 from harness.data import DATA, Document, Gold, HarnessError
+from harness.files import GENERATED
 from harness.prepare import (
     Named,
     checked_split,
@@ -35,6 +36,7 @@ from harness.prepare import (
     source_order,
 )
 from harness.report.mteb import result
+from harness.report.sheet import MINI
 from harness.report.submission import PACKED, matching, only
 from harness.run.progress import Advance, Progress, silent
 from harness.score.results import read_manifest
@@ -57,11 +59,13 @@ class Exported:
 class Part:
     """Questions of a prepared task, with their gold, under native names.
 
+    generated: whether its task is of the mini world, of which every file keeps the mark
     ids: of the questions, in the order of their source; counts: what to tell, with how often
     """
 
     folder: Path
     split: str
+    generated: bool
     ids: Sequence[str]
     progress: Progress = silent
     counts: Counter[str] = field(default_factory=Counter)
@@ -91,6 +95,11 @@ class Part:
     def golds(self) -> dict[str, Gold]:
         """Question id → its gold."""
         return read_gold(self.folder)
+
+    def line(self, row: Mapping[str, Any]) -> bytes:
+        """A row as a line, with the mark of generated data."""
+        mark = {"metadata": {GENERATED: True}} if self.generated else {}
+        return (json.dumps({**row, **mark}, ensure_ascii=False) + "\n").encode()
 
     def documents(self) -> Iterator[tuple[str, Document]]:
         """Every document with its native id, or its own where it has none."""
@@ -145,6 +154,7 @@ def export(
     what: a task as it is spelled, or the folder of a run: then the questions that it asked
     fmt:  one of `FORMATS`, or mteb (of a run alone)
     system, task, split, setting: which pipeline of a run
+    data: where prepared data is kept; a run's, if it is not where it was when the run was made
     Raises `HarnessError`; then nothing is written.
     """
     what, out, data = str(what), Path(out), Path(data)
@@ -156,34 +166,37 @@ def export(
     wanted = {"system": system, "task": task, "split": split, "setting": setting}
     run = Path(what) if (Path(what) / "manifest.json").is_file() else None
     if fmt == "mteb":
-        return _mteb(what, run, wanted, out)
-    part = _of_run(run, fmt, wanted) if run else _of_task(what, wanted, data)
+        return _mteb(what, run, wanted, out, data)
+    part = _of_run(run, fmt, wanted, data) if run else _of_task(what, wanted, data)
     part.progress = progress
     _placed(out, FORMATS[fmt], part)
     return Exported(out, tuple(_notes(part, fmt)))
 
 
-def _mteb(what: str, run: Path | None, wanted: Mapping[str, str | None], out: Path) -> Exported:
+def _mteb(
+    what: str, run: Path | None, wanted: Mapping[str, str | None], out: Path, home: Path
+) -> Exported:
     if run is None:
         raise HarnessError(f"{what} is no run, and mteb's JSON holds its scores.", "Name a run.")
     entries = [entry for entry in read_manifest(run)["pipelines"] if entry["ranks"]]
     if not entries:
         raise HarnessError(f"{run} ranks nothing.", "mteb's JSON holds ranking scores.")
-    told, notes = result(run, only(matching(entries, wanted), "mteb"))
+    told, notes = result(run, only(matching(entries, wanted), "mteb"), home)
     text = json.dumps(told, indent=2, ensure_ascii=False) + "\n"
     _placed(out, lambda path, _: path.write_text(text, encoding="utf-8"), None)
     return Exported(out, tuple(notes))
 
 
-def _of_run(run: Path, fmt: str, wanted: Mapping[str, str | None]) -> Part:
+def _of_run(run: Path, fmt: str, wanted: Mapping[str, str | None], home: Path) -> Part:
     """The questions that a run asked."""
     entries = matching(read_manifest(run)["pipelines"], wanted)
     asked = {(e["data"], e["split"], e["limit"], e["seed"]): e for e in entries}
     entry = only(list(asked.values()), fmt)
-    folder = data_of(entry, "gold.jsonl")
+    folder = data_of(entry, "gold.jsonl", home)
     order = source_order(folder)
     drawn = set(sample(order, entry["limit"], entry["seed"]))
-    return Part(folder, entry["split"], [each for each in order if each in drawn])
+    ids = [each for each in order if each in drawn]
+    return Part(folder, entry["split"], entry["generated"], ids)
 
 
 def _of_task(what: str, wanted: Mapping[str, str | None], data: Path) -> Part:
@@ -194,7 +207,7 @@ def _of_task(what: str, wanted: Mapping[str, str | None], data: Path) -> Part:
     task = registry.task(spelled)
     split = checked_split(task, wanted["split"])
     folder = prepared(spelled, task, split, data)
-    return Part(folder, split, source_order(folder))
+    return Part(folder, split, task.generated, source_order(folder))
 
 
 def _placed(out: Path, write: Callable[[Path, Any], object], part: Part | None) -> None:
@@ -218,9 +231,10 @@ BROKEN = "titles have a line break, which is a space in the file"
 
 
 def _qrels(path: Path, part: Part) -> None:
+    iteration = GENERATED if part.generated else "0"
     with PACKED.get(path.suffix, open)(path, "wb") as file:
         for query, document, grade in part.judgements(r"\S+"):
-            file.write(f"{query} 0 {document} {grade}\n".encode())
+            file.write(f"{query} {iteration} {document} {grade}\n".encode())
 
 
 def _beir(path: Path, part: Part) -> None:
@@ -228,13 +242,14 @@ def _beir(path: Path, part: Part) -> None:
     (path / "qrels").mkdir(parents=True)
     with (path / "corpus.jsonl").open("wb") as file:
         for name, document in part.documents():
-            file.write(_line({"_id": name, "title": document.title, "text": document.text}))
+            told = {"_id": name, "title": document.title, "text": document.text}
+            file.write(part.line(told))
     with (path / "queries.jsonl").open("wb") as file:
         for each in part.named:
             gold = part.golds[each.id]
             part.counts[NO_GOLD] += not (gold.relevance or gold.answers)
             answers = {"answers": gold.answers} if gold.answers else {}
-            file.write(_line({"_id": each.native, "text": part.texts[each.id], **answers}))
+            file.write(part.line({"_id": each.native, "text": part.texts[each.id], **answers}))
     with (path / "qrels" / f"{part.split}.tsv").open("wb") as file:
         file.write(b"query-id\tcorpus-id\tscore\n")
         for judged in part.judgements(r"[^\t\r\n]+"):
@@ -251,13 +266,13 @@ def _flashrag(path: Path, part: Part) -> None:
     with (path / "corpus.jsonl").open("wb") as file:
         for name, document in part.documents():
             part.counts[BROKEN] += "\n" in document.title
-            file.write(_line({"id": name, "contents": _contents(document)}))
+            file.write(part.line({"id": name, "contents": _contents(document)}))
     with (path / f"{part.split}.jsonl").open("wb") as file:
         for each in part.named:
             answers = part.golds[each.id].answers
             part.counts[NO_ANSWER] += not answers
             told = {"id": each.native, "question": part.texts[each.id], "golden_answers": answers}
-            file.write(_line(told))
+            file.write(part.line(told))
 
 
 def _contents(document: Document) -> str:
@@ -269,12 +284,10 @@ def _contents(document: Document) -> str:
     return document.text
 
 
-def _line(row: Mapping[str, Any]) -> bytes:
-    return (json.dumps(row, ensure_ascii=False) + "\n").encode()
-
-
 def _notes(part: Part, fmt: str) -> Iterator[str]:
     """What a format has no place for, whose the texts are, and how the judgements are counted."""
+    if part.generated:
+        yield MINI
     rel = registry.task(parse_spelled(part.about["task"])).rel
     if fmt != "flashrag" and rel > 1:
         yield f"RR, AP, P and R count grades from {rel} here: elsewhere write RR(rel={rel})@10"

@@ -17,6 +17,7 @@ import numpy as np
 
 from harness.data import HarnessError
 from harness.prepare import read_about
+from harness.report.sheet import MINI
 from harness.score.results import Sample, read_columns, score_heads
 from harness.score.scoring import data_of
 
@@ -36,9 +37,12 @@ SCALE = 6
 """Digits behind the point that mteb writes."""
 
 
-def result(folder: Path, entry: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def result(
+    folder: Path, entry: Mapping[str, Any], home: Path | None = None
+) -> tuple[dict[str, Any], list[str]]:
     """The result of one pipeline of a scored run, and what to know of it.
 
+    home: where prepared data is kept, see `data_of`
     Raises `HarnessError` for a run that is not scored, or has no `MAIN`.
     """
     sample = Sample.of(entry).digest
@@ -66,7 +70,7 @@ def result(folder: Path, entry: Mapping[str, Any]) -> tuple[dict[str, Any], list
         **{name: entry[name] for name in ("system", "setting", "limit", "seed", "questions")},
     }
     ranked = score_heads(folder)[sample]["ranking_metrics"]
-    return made, list(_notes(entry, [name for name in ranked if name not in found]))
+    return made, list(_notes(entry, [name for name in ranked if name not in found], home))
 
 
 def _mean(values: Any) -> float:
@@ -78,14 +82,14 @@ def _named(measure: str) -> str:
     return f"{NAMES[name]}_at_{cut}"
 
 
-def _notes(entry: Mapping[str, Any], left: list[str]) -> Iterator[str]:
+def _notes(entry: Mapping[str, Any], left: list[str], home: Path | None) -> Iterator[str]:
     yield "hf_subset is default and languages eng-Latn: change them if the data is another"
     if left:
         yield f"mteb has no {', '.join(left)}: left out"
-    total = read_about(data_of(entry, "queries.jsonl"))["questions"]
+    total = read_about(data_of(entry, "queries.jsonl", home))["questions"]
     if entry["questions"] < total:
         yield f"the run asked {entry['questions']} of {total} questions"
     if entry["setting"] == "pool":
         yield "each question's own candidates were ranked, where mteb ranks the whole corpus"
     if entry["generated"]:
-        yield "a mechanism test on a generated world; says nothing about the real datasets"
+        yield MINI

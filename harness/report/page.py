@@ -62,16 +62,19 @@ class Section:
     costs: Sheet | None
 
 
-def page(folders: Folders, out: Path | str, texts: bool = False) -> Path:
+def page(
+    folders: Folders, out: Path | str, texts: bool = False, data: Path | str | None = None
+) -> Path:
     """Write the page of scored runs to ``out``; returns it.
 
     texts: put in what the data and the systems say, for tasks too that are not generated
+    data:  where prepared data is kept, if it is not where it was when the run was made
     Raises `HarnessError` for a run that is not scored or whose prepared data is not there.
     """
     out, given = Path(out), listed(folders)
     if out.is_dir():
         raise HarnessError(f"{out} is a folder.", f"Name a file: -o {out / 'run.html'}.")
-    found = {table.sample: table for table in cases(given)}
+    found = {table.sample: table for table in cases(given, home=data)}
     scored = [folder for folder in given if not latency.alone(folder)]
     shown = tables(scored)
     if not shown:

@@ -30,13 +30,14 @@ HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode categories that are shown by their code point; line breaks become spaces."""
 
 
-def show(run: Path | str, question: str) -> str:
+def show(run: Path | str, question: str, data: Path | str | None = None) -> str:
     """Everything known of a question of a run: its passages, and what each system made of it.
 
     question: its id or native id, or the beginning of one
+    data:     where prepared data is kept, if it is not where it was when the run was made
     Raises `HarnessError` as `harness.report.cases.cases` does.
     """
-    found = cases(run, question)
+    found = cases(run, question, data)
     return "\n\n".join("\n".join(map(visible, _told(each, each.cases[0]))) for each in found)
 
 
@@ -54,13 +55,20 @@ def _told(table: Cases, case: Case) -> Iterator[str]:
         yield ", ".join(f"{name}: {label}" for name, label in case.labels.items())
     answers = " · ".join(case.gold.answers) or "(none known)"
     yield f"gold answer: {answers}" + ("" if case.gold.answerable else " (not answerable)")
-    for doc_id in case.relevant:
-        yield f"gold passage {_named(doc_id, documents)}"
-        if doc_id in documents:
-            yield f"    {documents[doc_id].text}"
+    for what, ids in (("gold", case.relevant), ("read", _read(case))):
+        for doc_id in ids:
+            yield f"{what} passage {_named(doc_id, documents)}"
+            if doc_id in documents:
+                yield f"    {documents[doc_id].text}"
     for system, outcome in case.outcomes.items():
         yield ""
         yield from _system(system, outcome, case, documents)
+
+
+def _read(case: Case) -> list[str]:
+    """The passages that some system read, without gold."""
+    read = (doc_id for each in case.outcomes.values() if each.row for doc_id in each.row.read)
+    return [doc_id for doc_id in dict.fromkeys(read) if doc_id not in case.relevant]
 
 
 def _named(doc_id: str, documents: Mapping[str, Document]) -> str:
@@ -78,12 +86,14 @@ def _system(
         yield f"  error: {row.error}"
     if row.answer is not None:
         yield f"  answer: {row.answer.text!r}"
-        if row.raw != row.answer.text:
-            yield f"  written: {row.raw!r}"
         for each in row.answer.evidence or ():
             where = f" sentence {each.sentence + 1}" if each.sentence is not None else ""
             where += " {}–{}".format(*each.span) if each.span else ""
             yield f"  evidence: {_named(each.doc_id, documents)}{where}"
+        for triple in row.answer.triples or ():
+            yield f"  triple: {' · '.join(triple)}"
+    if row.raw and (row.answer is None or row.raw != row.answer.text):
+        yield f"  written: {row.raw!r}"
     yield "  scores: " + (", ".join(f"{m} {v:.3f}" for m, v in outcome.metrics.items()) or "none")
     yield from _ranking(outcome, row, case.relevant, documents)
     looked = windows(row)

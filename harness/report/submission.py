@@ -55,12 +55,14 @@ def submit(
     fmt: str | None,
     *,
     gold: Path | None = None,
+    data: Path | str | None = None,
     **wanted: str | None,
 ) -> Submission:
     """Write the file that a leaderboard takes from the rows of one pipeline of a run.
 
     fmt:    one of `FORMATS`
     gold:   the benchmark's own gold file, whose rows (MuSiQue) or keys (TriviaQA) are followed
+    data:   where prepared data is kept, if it is not where it was when the run was made
     wanted: system, task, split and setting of the pipeline, where several fit
     Raises `HarnessError`, with all mistakes together, if nothing can be written.
     """
@@ -75,7 +77,7 @@ def submit(
     raise_together(mistakes)
     assert fmt is not None  # or it is among the mistakes
     entry = choose(entries, fmt, wanted)
-    export = _export(folder, entry, fmt, gold)
+    export = _export(folder, entry, fmt, gold, data)
     if not export.answers and not any(export.ranked.values()):
         raise HarnessError(
             f"{entry['system']} has no {FORMATS[fmt].needs} to any question of {entry['task']}.",
@@ -163,9 +165,11 @@ def _formats(entry: Entry) -> tuple[str, ...]:
 # --- from rows to a file --------------------------------------------------------------
 
 
-def _export(folder: Path, entry: Entry, fmt: str, gold: Path | None) -> Export:
+def _export(
+    folder: Path, entry: Entry, fmt: str, gold: Path | None, home: Path | str | None
+) -> Export:
     """All that the writer of a format is given; notes say what of the run is not in the file."""
-    data = data_of(entry, "native.jsonl")
+    data = data_of(entry, "native.jsonl", home)
     task = registry.task(parse_spelled(entry["task"]))
     questions = known(fmt, task, data, blank=True)
     ids = sample((named.id for named, _ in questions.questions), entry["limit"], entry["seed"])

@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -215,10 +216,19 @@ def _joined(old: Table, new: Table) -> Table:
         if before and line.system in BOUNDS:
             line = replace(line, cells=_greater(before.cells, line.cells))
         elif before:
-            notes.append(f"{line.system}: from {line.run}, not from {before.run}.")
+            last, first = _apart(line.run, before.run)
+            notes.append(f"{line.system}: from {last}, not from {first}.")
         lines[line.system] = line
     metrics = tuple(dict.fromkeys((*old.metrics, *new.metrics)))
     return replace(new, metrics=metrics, lines=_ordered(list(lines.values())), notes=tuple(notes))
+
+
+def _apart(one: str, other: str) -> tuple[str, str]:
+    """The names of two folders, with as many of those above them as tell them apart."""
+    parts = [Path(each).resolve().parts for each in (one, other)]
+    most = max(map(len, parts))
+    n = next((n for n in range(1, most) if parts[0][-n:] != parts[1][-n:]), 1)
+    return "/".join(parts[0][-n:]), "/".join(parts[1][-n:])
 
 
 def _greater(one: dict[str, Record], other: dict[str, Record]) -> dict[str, Record]:

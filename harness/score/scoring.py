@@ -62,11 +62,12 @@ class Given(NamedTuple):
     triples: bool = False
 
 
-def score(folder: Path | str, metrics: Sequence[str] = ()) -> Path:
+def score(folder: Path | str, metrics: Sequence[str] = (), data: Path | str | None = None) -> Path:
     """Score a run: write its ``scores.jsonl`` and ``scores.json``; returns the run's folder.
 
     metrics: further ones: ranking metrics as ir-measures spells them, or those of
              `harness.score.outputs`
+    data:    where prepared data is kept, if it is not where it was when the run was made
     Needs the prepared data that was run. Raises `HarnessError` for metrics that cannot be
     computed, data that is not there and rows that cannot be read.
     """
@@ -76,7 +77,7 @@ def score(folder: Path | str, metrics: Sequence[str] = ()) -> Path:
     for entry in read_manifest(folder)["pipelines"]:
         entries.setdefault(Sample.of(entry), []).append(entry)
     try:
-        _write(folder, entries, metrics)
+        _write(folder, entries, metrics, data)
     except OSError as error:
         with suppress(OSError):
             (folder / "scores.part").unlink(missing_ok=True)
@@ -88,7 +89,10 @@ def score(folder: Path | str, metrics: Sequence[str] = ()) -> Path:
 
 
 def _write(
-    folder: Path, tables: Mapping[Sample, list[dict[str, Any]]], metrics: Sequence[str]
+    folder: Path,
+    tables: Mapping[Sample, list[dict[str, Any]]],
+    metrics: Sequence[str],
+    home: Path | str | None,
 ) -> None:
     """Write both files; scores.json last, so that it never vouches for half a scores.jsonl."""
     now = present(folder)
@@ -96,7 +100,7 @@ def _write(
     heads: list[dict[str, Any]] = []
     with part.open("w", encoding="utf-8") as file:
         for asked, entries in tables.items():
-            against = _reference(entries[-1], metrics)
+            against = _reference(entries[-1], metrics, home)
             heads.append(
                 {
                     **asked._asdict(),
@@ -134,13 +138,13 @@ def scorer() -> dict[str, Any]:
 # --- what is scored against what ------------------------------------------------------
 
 
-def data_of(entry: Mapping[str, Any], file: str, home: Path | None = None) -> Path:
+def data_of(entry: Mapping[str, Any], file: str, home: Path | str | None = None) -> Path:
     """The prepared data that a manifest's entry was run on, where it was then or under ``home``; it
     must be there, with this file."""
     data = Path(entry["data"])
     places = [data] if data.name == entry["fingerprint"] else []
     if home is not None:
-        places.append(home / slug(parse_spelled(entry["task"])) / entry["fingerprint"])
+        places.append(Path(home) / slug(parse_spelled(entry["task"])) / entry["fingerprint"])
     for place in places:
         if (place / file).exists():
             return place
@@ -152,9 +156,11 @@ def data_of(entry: Mapping[str, Any], file: str, home: Path | None = None) -> Pa
     )
 
 
-def _reference(entry: Mapping[str, Any], extra: Sequence[str]) -> Reference:
+def _reference(
+    entry: Mapping[str, Any], extra: Sequence[str], home: Path | str | None
+) -> Reference:
     """Load what the pipelines that share this entry's sample are scored against."""
-    data = data_of(entry, "gold.jsonl")
+    data = data_of(entry, "gold.jsonl", home)
     task = registry.task(parse_spelled(entry["task"]))
     outputs = tuple(dict.fromkeys(filter(is_output, extra)))
     further = (name for name in extra if name not in outputs)

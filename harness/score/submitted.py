@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness import registry
+from harness import files, registry
 from harness.data import HarnessError, raise_together
 from harness.prepare import checked_split, prepared
 from harness.score.checks import Report
@@ -38,7 +38,7 @@ def score_against(
     """
     if gold is not None and name in BENCHMARKS and fmt in (None, name):
         return _scored(name, read_files(name, path, gold, aliases))
-    if name in BENCHMARKS and name not in registry.table("tasks"):
+    if _only_gold(name):
         raise HarnessError(f"{name} is not prepared as a task.", "Name its gold with --gold FILE.")
     spelled = parse_spelled(name)
     task = registry.task(spelled)
@@ -75,8 +75,15 @@ def origin(name: str, split: str | None, gold: Path | None, report: Report) -> s
 
 
 def generated(name: str, gold: Path | None) -> bool:
-    """Whether a file is scored against a generated task."""
-    return gold is None and registry.task(parse_spelled(name)).generated
+    """Whether a file is scored against a generated task, or against gold that bears its mark."""
+    if gold is not None and files.is_generated(gold):
+        return True
+    return not _only_gold(name) and registry.task(parse_spelled(name)).generated
+
+
+def _only_gold(name: str) -> bool:
+    """Whether this is a benchmark that no task is made of."""
+    return name in BENCHMARKS and name not in registry.table("tasks")
 
 
 def _scored(fmt: str, values: Sequence[Any], **options: Any) -> Report:
