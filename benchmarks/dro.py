@@ -28,7 +28,7 @@ from paired import cell
 from reference import Gold, trained, trained_dro
 
 from harness import api
-from harness.prepare import open_corpus, read_gold
+from harness.canonical import open_corpus, read_gold
 from harness.run.progress import told
 from harness.run.store import read_rows
 from harness.score.results import Sample, read_manifest, read_scores

@@ -26,9 +26,9 @@ from paired import cell
 from reference import SHIPPED, Gold, folder_of, trained, trained_retrollm
 
 from harness import api
+from harness.canonical import open_corpus
 from harness.corpus import Corpus
 from harness.data import Row
-from harness.prepare import open_corpus
 from harness.run.progress import told
 from harness.run.store import read_rows
 from harness.score.results import Sample, read_manifest, read_scores

@@ -11,10 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness import registry
+from harness.canonical import read_gold
 from harness.contract import Task
 from harness.corpus import Corpus
 from harness.data import DATA, Example, Explained, Gold, HarnessError, Row
-from harness.prepare import read_gold
 from harness.run import runner
 from harness.run.plan import Job, Plan, make_plan, serves
 from harness.run.progress import Progress, silent

@@ -91,7 +91,8 @@ class World:
     """A prepared mini task, its judge and its questions."""
 
     def __init__(self, task: str = TASK) -> None:
-        from harness.prepare import open_corpus, prepare, read_gold, read_lines
+        from harness.canonical import open_corpus, read_gold, read_lines
+        from harness.prepare import prepare
 
         folder = prepare(task)
         self.judge = registry.task(parse_spelled(task)).judge("test")

@@ -10,9 +10,10 @@ import pytest
 import yaml
 
 from harness import api, registry
+from harness.canonical import read_about, read_gold
 from harness.cli import main
 from harness.data import HarnessError
-from harness.prepare import prepare, prepared, read_about, read_gold
+from harness.prepare import prepare, prepared
 from harness.spelling import parse_spelled
 
 CORPUS = [("a", "Alpha", "The alpha is red."), ("b", "Beta", "The beta is blue.")]

@@ -19,9 +19,10 @@ from forging import SUBMISSION
 from official_files import lines, put
 
 from harness import api, registry
+from harness.canonical import named_questions, open_corpus, read_gold
 from harness.cli import main
 from harness.data import Candidate, Document, HarnessError, Loaded, RawQuestion
-from harness.prepare import named_questions, open_corpus, prepare, read_gold
+from harness.prepare import prepare
 from harness.report import exports, formats
 from harness.report.bundle import pack
 from harness.report.mteb import NAMES
@@ -248,6 +249,17 @@ def test_what_reads_a_runs_data_finds_it_where_it_was_moved_to() -> None:
     made = {name: work("moved") for name, work in works.items()}
     assert made["show"].startswith("toy · test · pool") and Path("page.html").exists()
     assert made["submit"].path.exists() and made["bundle"].exists()
+    commands = [
+        ["score", str(run)],
+        ["page", str(run), "-o", "again.html"],
+        ["show", str(run), query],
+        ["submit", str(run), "--format", "trec", "-o", "again.run"],
+        ["submit", str(run), "--bundle", "--submission", str(told), "-o", "again.zip"],
+        ["export", str(run), "--format", "trec-qrels", "-o", "again.txt"],
+    ]
+    for words in commands:
+        assert main(words) == 2, words
+        assert main([*words, "--data", "moved"]) == 0, words
 
 
 # --- mteb -----------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from forging import SUBMISSION, edit, edit_row, forged
 from official_files import lines, put
 
 from harness import api, registry
+from harness.canonical import named_questions, open_corpus
 from harness.cli import main
 from harness.corpus import content_id
 from harness.data import (
@@ -32,7 +33,6 @@ from harness.data import (
     RawQuestion,
     Row,
 )
-from harness.prepare import named_questions, open_corpus
 from harness.provenance import missing
 from harness.report.bundle import pack
 from harness.run import imported

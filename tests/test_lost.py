@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from test_scoring import a_run, entry, first, queries
 
+from harness.canonical import read_gold
 from harness.data import Answer, Gold, Hit, Row
-from harness.prepare import prepare, read_gold
+from harness.prepare import prepare
 from harness.report.cases import cases
 from harness.report.lost import CLASSES, MEANING, lost, reworded, tells
 from harness.score.scoring import score

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from harness import api
+from harness.canonical import open_questions, read_gold
 from harness.corpus import Corpus
 from harness.data import Brief, HarnessError, RawQuestion
-from harness.prepare import open_questions, prepare, read_gold
+from harness.prepare import prepare
 from harness.score import ranking
 from harness.score.normalise import triviaqa_normal
 from systems.bm25 import BM25

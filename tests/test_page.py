@@ -21,9 +21,10 @@ from test_lost import planted
 from test_scoring import a_run, entry, queries
 
 from harness import api, registry
+from harness.canonical import read_gold
 from harness.cli import main
 from harness.data import Answer, Document, Evidence, HarnessError, Loaded, Row
-from harness.prepare import prepare, read_gold
+from harness.prepare import prepare
 from harness.report.breakdown import UNLABELLED, question_word
 from harness.report.charts import bars, pareto, tradeoff
 from harness.report.page import LONGEST, as_json, fingerprint, page
@@ -505,7 +506,7 @@ def test_windows_of_another_form_are_shown_as_they_are(odd: object) -> None:
 
 
 def _documents() -> list[dict[str, Any]]:
-    from harness.prepare import corpus_folder
+    from harness.canonical import corpus_folder
 
     lines = (corpus_folder(prepare("toy")) / "documents.jsonl").read_text().splitlines()
     return list(map(json.loads, lines))

@@ -12,8 +12,7 @@ import pytest
 from conftest import Toy, toy_questions
 
 from harness import api, registry
-from harness.data import Brief, Candidate, Document, HarnessError, Hit, Loaded, Query, RawQuestion
-from harness.prepare import (
+from harness.canonical import (
     document_names,
     named_questions,
     open_corpus,
@@ -23,6 +22,7 @@ from harness.prepare import (
     read_labels,
     source_order,
 )
+from harness.data import Brief, Candidate, Document, HarnessError, Hit, Loaded, Query, RawQuestion
 from harness.score.results import CEILING
 from harness.spelling import parse_spelled
 

@@ -22,9 +22,9 @@ from conftest import Toy, toy_questions
 from test_runner import SLOW
 
 from harness import api, registry
+from harness.canonical import read_gold, read_lines
 from harness.cli import main
 from harness.data import Hit, Loaded
-from harness.prepare import read_gold, read_lines
 from harness.provenance import FIELDS, altered, missing
 from harness.run import environment
 from harness.run.environment import code, machine, packages, threads

@@ -12,8 +12,9 @@ import pytest
 from conftest import Toy, toy_questions
 
 from harness import registry
+from harness.canonical import read_gold, read_lines, sample
 from harness.data import Answer, Evidence, Gold, HarnessError, Hit, Loaded, Row
-from harness.prepare import prepare, read_gold, read_lines, sample
+from harness.prepare import prepare
 from harness.run.store import row_line
 from harness.score import ranking, scoring
 from harness.score.results import CEILING, FLOOR, read_scores

@@ -14,9 +14,9 @@ from answering import Answering
 from official_files import COUNT, put
 
 from harness import api, registry
+from harness.canonical import named_questions, open_corpus, read_gold, source_order
 from harness.cli import main
 from harness.data import Answer, Evidence, HarnessError
-from harness.prepare import named_questions, open_corpus, read_gold, source_order
 from harness.run.store import read_rows, row_line
 from harness.score import msmarco, official
 from harness.score.answers import score_squad

@@ -38,9 +38,10 @@ from forging import (
 )
 
 from harness import api, registry
+from harness.canonical import read_gold
 from harness.cli import main
 from harness.data import Answer, Evidence, Gold, HarnessError, Hit, Row
-from harness.prepare import prepare, read_gold
+from harness.prepare import prepare
 from harness.report.bundle import archive, pack
 from harness.run.plan import make_plan
 from harness.run.runner import run

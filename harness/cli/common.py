@@ -43,6 +43,9 @@ AllowCode = Annotated[
     ),
 ]
 Data = Annotated[Path, typer.Option(help="Where prepared data and indexes are kept.")]
+Moved = Annotated[
+    Path, typer.Option("--data", help="Where prepared data is, if not where it was for the run.")
+]
 Runs = Annotated[list[Path], typer.Argument(help="Folders that run printed.")]
 Metrics = Annotated[
     list[str],

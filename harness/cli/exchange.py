@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.common import Data, Setting, Split, show_tables
+from harness.cli.common import Data, Moved, Setting, Split, show_tables
 from harness.data import DATA, HarnessError
 
 SHOWN = 5
@@ -46,6 +46,7 @@ def submit_(
     template: Annotated[
         bool, typer.Option("--template", help="Write a submission.json to fill in.")
     ] = False,
+    data: Moved = DATA,
 ) -> None:
     """Write the file that a leaderboard takes from a run's rows; nothing is run again."""
     if bundle or template:
@@ -54,17 +55,19 @@ def submit_(
         given = (style, system, task, split, setting, gold)
         if any(given) or (bundle and template):
             raise HarnessError("--bundle and --template go alone.", "Leave the other options out.")
-        typer.echo(
-            packing.write_template(run, out) if template else packing.pack(run, submission, out)
-        )
-        for note in packing.quoting(run) if bundle else ():
+        if template:
+            typer.echo(packing.write_template(run, out))
+            return
+        typer.echo(packing.pack(run, submission, out, data=data))
+        for note in packing.quoting(run):
             typer.echo(note, err=True)
         return
     from harness.report.submission import submit
 
     made = submit(
-        run, out, style, gold=gold, system=system, task=task, split=split, setting=setting
-    )
+        run, out, style, gold=gold, system=system, task=task, split=split, setting=setting,
+        data=data,
+    )  # fmt: skip
     for note in made.notes:
         typer.echo(f"{made.system}: {note}", err=True)
     typer.echo(made.path)

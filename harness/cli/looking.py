@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from harness.cli.common import LENIENT, Data, Metrics, Runs, extra
+from harness.cli.common import LENIENT, Data, Metrics, Moved, Runs, extra
 from harness.data import DATA, HarnessError, raise_together
 
 app = typer.Typer()
@@ -58,12 +58,12 @@ def doctor(data: Data = DATA) -> None:
 
 
 @app.command()
-def score(runs: Runs, metric: Metrics = []) -> None:  # noqa: B006
+def score(runs: Runs, metric: Metrics = [], data: Moved = DATA) -> None:  # noqa: B006
     """Score runs against their gold; writes scores.jsonl in each folder."""
     from harness.score.scoring import score
 
     for folder in runs:
-        typer.echo(score(folder, metric))
+        typer.echo(score(folder, metric, data))
 
 
 @app.command()
@@ -94,6 +94,7 @@ def page_(
             help="Put in questions, passages and answers of tasks that are not generated, too.",
         ),
     ] = False,
+    data: Moved = DATA,
 ) -> None:
     """Write scored runs as one HTML file: tables, where answers were lost, every question.
 
@@ -101,7 +102,7 @@ def page_(
     """
     from harness.report.page import page
 
-    made = page(runs, out, texts)
+    made = page(runs, out, texts, data)
     typer.echo(f"{made} ({made.stat().st_size / 1e6:.1f} MB)")
 
 
@@ -111,11 +112,12 @@ def show_(
     question: Annotated[
         str, typer.Argument(help="Its id or the benchmark's, or the beginning of one.")
     ],
+    data: Moved = DATA,
 ) -> None:
     """Print all that is known of one question: rankings, answers, where they were lost."""
     from harness.report.show import show
 
-    typer.echo(show(run, question))
+    typer.echo(show(run, question, data))
 
 
 @app.command("claims")

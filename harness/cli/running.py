@@ -52,7 +52,8 @@ def prepare(
     data: Data = DATA,
 ) -> None:
     """Make a task's data ready. The only command that uses the network, and only without --from."""
-    from harness.prepare import prepare, read_about
+    from harness.canonical import read_about
+    from harness.prepare import prepare
 
     folder = prepare(task, source, split, limit, data)
     about = read_about(folder)

@@ -24,9 +24,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from harness.canonical import read_lines, sample
 from harness.data import HarnessError, raise_together
 from harness.files import json_value
-from harness.prepare import read_lines, sample
 from harness.provenance import missing
 from harness.run import timings
 from harness.run.store import RowFile, row_line

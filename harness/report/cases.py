@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from harness import registry
+from harness.canonical import named_questions, open_corpus, read_gold, read_labels, read_lines
 from harness.data import Document, Gold, HarnessError, Row
-from harness.prepare import named_questions, open_corpus, read_gold, read_labels, read_lines
 from harness.report import latency
 from harness.report.lost import Lost, lost, tells
 from harness.report.sheet import Folders, listed

@@ -19,22 +19,21 @@ from shutil import rmtree
 from typing import Any
 
 from harness import registry
-from harness.corpus import Corpus
-from harness.data import DATA, Document, Gold, HarnessError
-from harness.files import GENERATED
-from harness.prepare import (
+from harness.canonical import (
     Named,
-    checked_split,
     document_names,
     named_questions,
     open_corpus,
-    prepared,
     read_about,
     read_gold,
     read_lines,
     sample,
     source_order,
 )
+from harness.corpus import Corpus
+from harness.data import DATA, Document, Gold, HarnessError
+from harness.files import GENERATED
+from harness.prepare import checked_split, prepared
 from harness.report.mteb import result
 from harness.report.sheet import MINI
 from harness.report.submission import PACKED, matching, only

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
+from harness.canonical import Named, document_names
 from harness.corpus import Corpus
 from harness.data import UNANSWERABLE, Answer, HarnessError
-from harness.prepare import Named, document_names
 from harness.score import checks, golds, official
 from harness.score.golds import Known
 from harness.score.msmarco import NO_ANSWER, SLOTS

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from harness.canonical import read_about
 from harness.data import HarnessError
-from harness.prepare import read_about
 from harness.report.sheet import MINI
 from harness.score.results import Sample, read_columns, score_heads
 from harness.score.scoring import data_of

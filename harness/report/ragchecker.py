@@ -17,8 +17,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.canonical import read_about
 from harness.data import HarnessError
-from harness.prepare import read_about
 from harness.score.claims import Tables
 from harness.score.judgements import claim_lines, key_of, read_claims
 from harness.score.judging import Asked, Entry, asked, chosen

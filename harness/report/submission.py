@@ -16,8 +16,8 @@ from sys import intern
 from typing import Any
 
 from harness import registry
+from harness.canonical import open_corpus, read_about, sample
 from harness.data import Answer, HarnessError, raise_together
-from harness.prepare import open_corpus, read_about, sample
 from harness.report.formats import FORMATS, Export, encoded
 from harness.report.sheet import MINI
 from harness.run.store import asked_rows

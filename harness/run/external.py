@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from harness.canonical import native_documents, native_queries
 from harness.corpus import Corpus
 from harness.data import HarnessError, Hit, Reply
-from harness.prepare import native_documents, native_queries
 
 NOT_IN_FILE = Reply(counts={"not_in_file": 1})
 """What a stage from outside says of a question that its file does not know."""

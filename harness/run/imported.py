@@ -18,11 +18,11 @@ from shutil import rmtree
 from typing import Any
 
 from harness import registry
+from harness.canonical import native_documents, natives_hash, open_questions, sample
 from harness.contract import Task
 from harness.data import DATA, Answer, HarnessError, Questions, Reply, Row, raise_together
 from harness.files import has_rows
 from harness.manifest import digest
-from harness.prepare import native_documents, natives_hash, open_questions, sample
 from harness.provenance import BLANK, FORMAT, import_key
 from harness.run.external import NOT_IN_FILE, translate
 from harness.run.plan import Job, job_of

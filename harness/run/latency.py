@@ -22,9 +22,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from harness import manifest, registry
+from harness.canonical import corpus_folder, read_about
 from harness.data import DATA, HarnessError, raise_together
 from harness.own_code import is_code_allowed
-from harness.prepare import corpus_folder, read_about
 from harness.provenance import THREADS
 from harness.run import measure
 from harness.run.external import from_outside

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from harness import registry
+from harness.canonical import read_about
 from harness.contract import Setting, Task
 from harness.data import DATA, HarnessError, raise_together
-from harness.prepare import checked_split, prepared, read_about
+from harness.prepare import checked_split, prepared
 from harness.run.shown import TRAIN, shots_of
 from harness.score.ranking import check_measures
 from harness.spelling import (

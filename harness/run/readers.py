@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from harness import files
+from harness.canonical import Named, named_questions, open_corpus, read_lines, source_order
 from harness.corpus import Corpus
 from harness.data import UNANSWERABLE, Answer, Evidence, HarnessError, Hit, Reply
-from harness.prepare import Named, named_questions, open_corpus, read_lines, source_order
 from harness.score import checks
 from harness.score.golds import scored_rows
 from harness.score.msmarco import NO_ANSWER

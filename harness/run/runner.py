@@ -18,12 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness import manifest, registry
+from harness.canonical import read_gold, read_lines, sample
 from harness.data import DATA, Brief, Example, HarnessError, Mistakes, Query, Row
-from harness.prepare import (
-    read_gold,
-    read_lines,
-    sample,
-)
 from harness.run.external import hand_rankings, translate
 from harness.run.indexes import build_index, close_system, open_system
 from harness.run.plan import Plan

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import registry
+from harness.canonical import read_about
 from harness.files import json_value
 from harness.manifest import digest
-from harness.prepare import read_about
 from harness.provenance import FORMAT, SHARED
 from harness.run.environment import code, machine, packages, threads
 from harness.run.store import RowFile

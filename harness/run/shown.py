@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from harness.canonical import sample
 from harness.corpus import Corpus
 from harness.data import Example, Explained, Gold, HarnessError, Hit, Query, Row
-from harness.prepare import sample
 from harness.registry import capabilities
 from harness.run.stages import READ
 from harness.score.normalise import squad_normal

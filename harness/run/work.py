@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from harness import manifest, registry
+from harness.canonical import natives_hash, open_questions, read_about, sample
 from harness.data import Query, Questions
-from harness.prepare import natives_hash, open_questions, read_about, sample
 from harness.run.external import from_outside
 from harness.run.plan import Job, Plan
 from harness.run.shown import TRAIN, reads, shots_of

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.contract import Task
-from harness.data import UNANSWERABLE, Gold, HarnessError
-from harness.prepare import (
+from harness.canonical import (
     Named,
     document_names,
     named_questions,
@@ -22,6 +20,8 @@ from harness.prepare import (
     read_gold,
     source_order,
 )
+from harness.contract import Task
+from harness.data import UNANSWERABLE, Gold, HarnessError
 from harness.score.msmarco import NO_ANSWER
 
 BLANK = Gold({"0": 1}, ("",), (), ())

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from harness import manifest, registry
+from harness.canonical import named_questions, open_corpus, read_gold, read_lines, sample
 from harness.contract import Task
 from harness.data import DATA, Document, Gold, HarnessError, Row, Triple
-from harness.prepare import named_questions, open_corpus, read_gold, read_lines, sample
 from harness.provenance import imported
 from harness.run.progress import Progress, silent
 from harness.run.stages import READ

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from harness import manifest, registry
+from harness.canonical import open_corpus, read_gold, read_lines, sample
 from harness.contract import Task
 from harness.corpus import Corpus
 from harness.data import Answer, Document, Gold, HarnessError, Row
-from harness.prepare import open_corpus, read_gold, read_lines, sample, slug
+from harness.prepare import slug
 from harness.run.store import asked_rows
 from harness.score import ranking
 from harness.score.outputs import is_output, score_output

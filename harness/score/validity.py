@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from harness.canonical import Named
 from harness.data import UNANSWERABLE
-from harness.prepare import Named
 from harness.score import official
 from harness.score.golds import BLANK, SHAPES, Known
 from harness.score.msmarco import compare, msmarco_passage

@@ -20,17 +20,11 @@ from typing import Any
 from unicodedata import category, normalize
 
 from harness import registry
+from harness.canonical import open_questions, read_gold, sample
 from harness.contract import Task
 from harness.data import DATA, Gold, HarnessError
 from harness.files import reading
-from harness.prepare import (
-    checked_split,
-    open_questions,
-    prepared,
-    read_gold,
-    sample,
-    slug,
-)
+from harness.prepare import checked_split, prepared, slug
 from harness.provenance import BLANK, altered, import_key, imported, missing, parts_of, strange
 from harness.provenance import FORMAT as MANIFEST
 from harness.report.bundle import ALWAYS, FORMAT, LATENCY, wrong_fields

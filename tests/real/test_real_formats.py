@@ -13,7 +13,7 @@ from official_files import put
 from test_exports import grams, measured, scores_of, written
 
 from harness import api
-from harness.prepare import open_corpus
+from harness.canonical import open_corpus
 from harness.report.bundle import pack
 from harness.score.results import read_manifest
 

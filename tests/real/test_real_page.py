@@ -11,8 +11,8 @@ import pytest
 from test_page import Parsed, grams
 
 from harness import api, registry
+from harness.canonical import corpus_folder, read_gold, read_lines
 from harness.data import Answer, Reply
-from harness.prepare import corpus_folder, read_gold, read_lines
 from harness.report.page import page
 from harness.report.tables import tables
 from harness.score.results import read_manifest

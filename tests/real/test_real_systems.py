@@ -12,8 +12,8 @@ import pytest
 import tiny_models
 
 from harness import api
+from harness.canonical import open_corpus
 from harness.corpus import content_id
-from harness.prepare import open_corpus
 from harness.run.store import read_rows
 from harness.score.results import read_manifest
 from harness.train import train_on
