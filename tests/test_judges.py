@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,19 @@ def test_a_local_model_judges_by_the_same_prompts(run, tmp_path: Path, monkeypat
     assert len(kept) == 1 and kept[0].read_text()
     monkeypatch.setattr(asking.ModelJudge, "write", lambda self, prompts: [None] * len(prompts))
     assert api.claims(run, f"model:{folder}")[0] == head
+    assert re.fullmatch("model:lm#[0-9a-f]{8}", head["judge"])
+    assert str(tmp_path) not in (run / "claims.json").read_text()
+    assert str(tmp_path) not in api.page(api.score(run), "page.html").read_text()
+
+
+def test_a_local_model_is_named_by_its_folder_and_what_is_in_it(tmp_path: Path) -> None:
+    one, other = (make_qwen2(tmp_path / name / "lm", positions=64) for name in ("a", "b"))
+    names = [asking.ModelJudge(str(each)).name for each in (one, other)]
+    assert names[0] == names[1]
+    (other / "config.json").write_text((other / "config.json").read_text() + "\n")
+    assert asking.ModelJudge(str(other)).name != names[0]
+    cached = asking.ModelJudge("org/name", "v1", "cuda", "bfloat16")
+    assert cached.name == "model:org/name@v1,dtype=bfloat16"
 
 
 def test_a_text_that_does_not_fit_is_not_judged(run, tmp_path: Path, monkeypatch) -> None:

@@ -88,6 +88,14 @@ def test_ragchecker_s_file_says_the_same() -> None:
     assert list(map(mine.judged, CASES)) == list(map(other.judged, CASES))
 
 
+@pytest.mark.parametrize("content", [{"results": 3}, {"result": []}, 3, "text", {}])
+def test_a_file_without_a_list_of_questions_is_one_sentence(content: object) -> None:
+    with pytest.raises(
+        HarnessError, match=r"^o\.json has no list of labelled questions\. Give what"
+    ):
+        read(content, "o.json")
+
+
 def changed(name: str, value: object) -> Callable[[list[dict[str, Any]]], None]:
     return lambda given: given[0].update({name: value})
 

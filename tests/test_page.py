@@ -28,6 +28,7 @@ from harness.prepare import prepare
 from harness.report.breakdown import UNLABELLED, question_word
 from harness.report.charts import bars, pareto, tradeoff
 from harness.report.page import LONGEST, as_json, fingerprint, page
+from harness.report.sheet import Folders
 from harness.report.show import show, visible
 from harness.report.tables import tables
 from harness.run.store import row_line
@@ -80,13 +81,17 @@ def rows_of(task: str, shift: int = 0) -> list[Row]:
 
 
 def a_scored_run(
-    task: str = "made", name: str = "run", change: Any = None, ranker: bool = False
+    task: str = "made",
+    name: str = "run",
+    change: Any = None,
+    ranker: bool = False,
+    answering: int = 2,
 ) -> Path:
     """Two pipelines on a task, lost in different places; and one that ranks alone."""
     for each in (Mini, Odd):
         registry.register("tasks", each.name)(each)
     pipelines = []
-    for shift, system in enumerate(("bm25+one@2", "bm25:k1=1.1+two@2")):
+    for shift, system in enumerate(("bm25+one@2", "bm25:k1=1.1+two@2")[:answering]):
         rows = rows_of(task, shift)
         if change:
             rows = [change(row) for row in rows]
@@ -656,11 +661,11 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     opened.close()
 
 
-def opened(browser: Browser, folder: Path, **options: Any) -> Path:
-    """Open the page of a run in a wide, light window."""
+def opened(browser: Browser, folders: Folders, **options: Any) -> Path:
+    """Open the page of runs in a wide, light window."""
     browser.errors.clear()
     browser.requests.clear()
-    made = page(folder, "page.html", **options)
+    made = page(folders, "page.html", **options)
     browser.look()
     browser.open(made)
     return made
@@ -731,6 +736,41 @@ def test_a_ranker_is_neither_right_nor_wrong(browser: Browser) -> None:
     browser.run("document.getElementById('differ').click()")
     assert count(browser) == 13
     assert browser.errors == []
+
+
+def shown(browser: Browser, name: str) -> bool:
+    """Whether a field of the form is to be seen."""
+    return bool(browser.run(f"document.getElementById('{name}').checkVisibility()"))
+
+
+def ended(browser: Browser) -> set[str]:
+    """What the list says of its questions."""
+    told = browser.run("[...document.querySelectorAll('#list small')].map((e) => e.textContent)")
+    return {*told}
+
+
+def test_filters_that_say_nothing_of_a_table_are_hidden_and_filter_nothing(
+    browser: Browser,
+) -> None:
+    opened(browser, [a_scored_run(), a_scored_run("toy", "ranked", ranker=True, answering=0)])
+    fields = ("verdict", "lost", "differ")
+    assert [shown(browser, each) for each in fields] == [True] * 3
+    browser.run("document.getElementById('differ').click()")
+    choose(browser, "verdict", "right")
+    assert choose(browser, "lost", "right") == 13
+    assert choose(browser, "table", "1") == 40  # nothing of it is answered
+    assert [shown(browser, each) for each in fields] == [False] * 3
+    assert ended(browser) == set()
+    assert choose(browser, "table", "0") == 40
+    assert [shown(browser, each) for each in fields] == [True] * 3
+    assert browser.errors == []
+
+
+def test_one_answer_is_right_or_wrong_and_cannot_disagree(browser: Browser) -> None:
+    opened(browser, a_scored_run(answering=1))
+    assert [shown(browser, each) for each in ("verdict", "lost", "differ")] == [True, True, False]
+    assert ended(browser) == {"right", "wrong"}
+    assert choose(browser, "verdict", "right") == 7
 
 
 def test_filters_find_what_the_scores_say(browser: Browser) -> None:

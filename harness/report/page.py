@@ -225,6 +225,7 @@ def _questions(asked: Cases, table: Table, texts: bool) -> dict[str, Any]:
     found: dict[str, Any] = {
         "title": table.title,
         "open": open_,
+        "answers": bool(asked.answer_metrics),
         "primary": [*asked.answer_metrics[:1], *asked.ranking_metrics[:1]],
         "docs": list(docs),
         "questions": [_question(case, said, docs, open_) for case in asked.cases],

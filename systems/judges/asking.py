@@ -157,8 +157,22 @@ class ModelJudge(OneModel, Asking):
         self.model, self.revision, self.device, self.dtype = model, revision, device, dtype
         self._lm: Any = None
 
+    @property
+    def name(self) -> str:
+        """What tables call it: of a folder its own name, without those above it, and a hash of what
+        is in it. Where it computes is left out: no kept reply depends on it."""
+        folder = Path(self.model).expanduser()
+        if folder.is_dir():
+            shown = f"{folder.resolve().name}#{digest(self._hashes())[:8]}"
+        else:
+            shown = self.model + (f"@{self.revision}" if self.revision else "")
+        return f"model:{shown}" + (f",dtype={self.dtype}" if self.dtype != "float32" else "")
+
     def identity(self) -> list[str]:
-        return [*map(file_hash, self.files()), self.dtype, self.prompt]
+        return [*self._hashes(), self.dtype, self.prompt]
+
+    def _hashes(self) -> list[str]:
+        return [file_hash(each) for each in self.files()]
 
     def open(self, task: Task, split: str, folder: Path) -> None:
         """Load the model, and read the replies that are kept under ``folder``."""

@@ -20,7 +20,7 @@ from typing import Any
 
 from harness.contract import Task
 from harness.data import HarnessError, Triple, raise_together
-from harness.files import json_rows, reading
+from harness.files import Numbered, has_rows, json_rows, json_value, reading
 from harness.score.claims import Tables
 from harness.score.judging import Case, Judged
 
@@ -87,7 +87,7 @@ class Labels:
         """(place, row) by id, and what is wrong with the ids."""
         found: dict[str, tuple[str, Any]] = {}
         mistakes = []
-        for place, row in json_rows(self.file):
+        for place, row in self._lines():
             row = {OURS.get(k, k): value for k, value in row.items()} if type(row) is dict else {}
             name = row.get("id")
             if not isinstance(name, str | int):
@@ -101,6 +101,19 @@ class Labels:
             said = f"{self.file} has rows of what the pipeline was not asked: {_some(other)}."
             mistakes.insert(0, HarnessError(said, hint))
         return found, mistakes
+
+    def _lines(self) -> Numbered:
+        if has_rows(self.file):
+            return json_rows(self.file)
+        whole = json_value(self.file)
+        listed = whole.get("results") if isinstance(whole, dict) else whole
+        if not isinstance(listed, list):
+            raise HarnessError(
+                f"{self.file} has no list of labelled questions.",
+                'Give what RAGChecker wrote, {"results": [{"query_id": …}, …]}, or a .jsonl file '
+                "with a question a line.",
+            )
+        return ((f"{self.file} row {number}", row) for number, row in enumerate(listed, 1))
 
 
 NOTHING = Judged([], [], Tables([], []))
