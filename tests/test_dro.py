@@ -390,7 +390,7 @@ def test_the_answer_ends_as_the_model_ends_it(folders: dict[str, Path]) -> None:
     row = lm.ids(made.reading.prompt(made.train[0], (0, 1), 9), "Odra")
     assert tokens == [len(row) + 1]
     own = lm.prompts.tokenizer.convert_tokens_to_ids("<|im_end|>")
-    assert made.reading.end == [own] and set(lm.ends) > {own}
+    assert list(lm.prompts.end) == [own] and set(lm.ends) > {own}
 
 
 def test_a_posterior_of_one_list_draws_the_selector_to_it(folders: dict[str, Path]) -> None:
