@@ -19,17 +19,18 @@ import transformers
 from conftest import Toy
 from safetensors.torch import load_file, save_file
 
-from harness import registry
+from harness import api, registry
 from harness.cli import main
 from harness.corpus import Corpus
 from harness.data import Brief, Document, Example, HarnessError, Hit, Query
 from harness.registry import capabilities
+from harness.run.spans import recorded
 from harness.run.stages import Station
 from harness.train import train_on
-from systems.dro.em import Said, log_sum, posterior
+from systems.dro.em import Norm, Said, log_sum, posterior
 from systems.dro.selector import Asked, Drawn, Grammar, Selector
 from systems.dro.system import Dro as DroSystem
-from systems.dro.training import Dro, Settings, judged, parted
+from systems.dro.training import Dro, Reading, Settings, judged, parted
 from systems.models.language import open_lm
 from systems.models.prompts import Named
 from systems.models.tuning import Tunable
@@ -390,7 +391,7 @@ def test_the_answer_ends_as_the_model_ends_it(folders: dict[str, Path]) -> None:
     row = lm.ids(made.reading.prompt(made.train[0], (0, 1), 9), "Odra")
     assert tokens == [len(row) + 1]
     own = lm.prompts.tokenizer.convert_tokens_to_ids("<|im_end|>")
-    assert made.reading.end == [own] and set(lm.ends) > {own}
+    assert list(lm.prompts.end) == [own] and set(lm.ends) > {own}
 
 
 def test_a_posterior_of_one_list_draws_the_selector_to_it(folders: dict[str, Path]) -> None:
@@ -753,9 +754,9 @@ def corpus(tmp_path_factory: Any) -> Corpus:
     return tiny_models.corpus_of(candidates(12), tmp_path_factory.mktemp("c") / "corpus")
 
 
-def opened(corpus: Corpus, *given: str, **options: Any) -> Any:
+def opened(corpus: Corpus, *given: str, seed: int = 0, **options: Any) -> Any:
     system = DroSystem(*given, **options)
-    system.open(corpus, None, Brief("Answer.", max_new_tokens=4))
+    system.open(corpus, None, Brief("Answer.", max_new_tokens=4, seed=seed))
     return system
 
 
@@ -851,3 +852,146 @@ def test_what_cannot_be_chosen_from(
         plain.retrieve(queries(corpus, 6), 3)
     with pytest.raises(HarnessError, match="no checkpoint of dro"):
         DroSystem(checkpoint=str(folders["llama"])).files()
+
+
+# --- lists drawn beside the answer --------------------------------------------------------
+
+
+def expected(
+    generator: Path, query: Query, corpus: Corpus, answer: str, drawn: list[Drawn], norm: Norm
+) -> dict[tuple[str, ...], float]:
+    """The E-step's weights by training's own code, the system's answer for the accepted one."""
+    ids = [hit.id for hit in query.prior]
+    asked = Example(query.text, tuple(corpus[each] for each in ids), answer, instruction="Answer.")
+    lists = list(dict.fromkeys(each.places for each in drawn))
+    judged = Reading(Tunable(generator)).judged([(asked, z, answer) for z in lists])
+    found = posterior(drawn, dict(zip(lists, judged, strict=True)), norm)
+    pairs = zip(found.lists, found.weights, strict=True)
+    return {tuple(ids[place] for place in z): weight for z, weight in pairs}
+
+
+@pytest.mark.parametrize(("kind", "norm"), [("open", "sum"), ("llama", "mean")])
+def test_lists_drawn_are_weighed_as_in_training_by_the_systems_own_answer(
+    kind: str, norm: Norm, checkpoint: Path, folders: dict[str, Path], corpus: Corpus
+) -> None:
+    """As the checkpoint was trained to weigh; models of one's own as the released code does."""
+    places = dict.fromkeys(("selector", "generator"), folders["llama"])
+    options: dict[str, Any] = {part: str(each) for part, each in places.items()}
+    if kind == "open":
+        places = {part: checkpoint / part for part in places}
+        options = {"checkpoint": str(checkpoint)}
+    (query,) = queries(corpus, 4)
+    plain, reply = (
+        Station("dro", opened(corpus, **options, samples=m), corpus, 2).rows([query], None)[0]
+        for m in (0, 40)
+    )
+    assert reply.answer is not None and plain.extras.keys() == {"list", "log_p"}
+    assert (plain.answer, plain.hits) == (reply.answer, reply.hits)
+    samples, ids = reply.extras["samples"], [hit.id for hit in query.prior]
+    weights = [weight for *_, weight in samples]
+    assert sum(weights) == pytest.approx(1) and weights == sorted(weights, reverse=True)
+    assert sum(often for _, often, *_ in samples) == 40
+    assert len({tuple(z) for z, *_ in samples}) == len(samples) > 3
+    assert 1 <= reply.extras["effective_samples"] <= 40 and reply.extras["norm"] == norm
+    drawn = [
+        Drawn(tuple(map(ids.index, z)), log_p, log_p)
+        for z, often, log_p, *_ in samples
+        for _ in range(often)
+    ]
+    asked = Asked(query.text, [corpus[each] for each in ids], 2)
+    with torch.no_grad():
+        (log_p,) = Selector(Tunable(places["selector"]).lm).log_p(
+            [asked], [[each.places for each in drawn]]
+        )
+    assert [each.log_p for each in drawn] == pytest.approx(log_p.tolist(), abs=1e-4)
+    generator = places["generator"]
+    meant = expected(generator, query, corpus, reply.answer.text, drawn, norm)
+    assert {tuple(z): weight for z, *_, weight in samples} == pytest.approx(meant, abs=1e-5)
+    other = expected(generator, query, corpus, "Zork was", drawn, norm)
+    assert meant != pytest.approx(other, abs=1e-3)
+
+
+def test_with_many_draws_weights_go_to_the_posterior_of_all_lists(
+    checkpoint: Path, corpus: Corpus
+) -> None:
+    system = opened(corpus, str(checkpoint), samples=2000)
+    (query,) = queries(corpus, 4)
+    (reply,) = system.solve([query], 2)
+    every = list(permutations(range(4), 2))
+    asked = Asked(query.text, [corpus[hit.id] for hit in query.prior], 2)
+    with torch.no_grad():
+        (log_p,) = system.sampler.selector.log_p([asked], [every])
+    answer = reply.answer.text
+    certainly = certain(every, log_p.tolist())
+    exact = expected(checkpoint / "generator", query, corpus, answer, certainly, "sum")
+    found = {tuple(z): weight for z, *_, weight in reply.extras["samples"]}
+    assert all(abs(weight - found.get(z, 0)) < 0.04 for z, weight in exact.items())
+    prior = dict(zip(exact, log_p.exp().tolist(), strict=True))
+    assert max(abs(prior[z] - weight) for z, weight in exact.items()) > 0.1
+
+
+def test_draws_follow_from_the_seed_and_the_question_alone(
+    checkpoint: Path, corpus: Corpus
+) -> None:
+    system = opened(corpus, str(checkpoint), samples=6)
+    asked = queries(corpus, 6, 9, 6)
+    asked[2] = replace(asked[2], text=asked[0].text)
+    together = [each.extras["samples"] for each in system.solve(asked, 2)]
+    for order in ([2, 0, 1], [1], [0]):
+        again = system.solve([asked[place] for place in order], 2)
+        assert [each.extras["samples"] for each in again] == [together[place] for place in order]
+    assert together[0] != together[2]
+    (other,) = opened(corpus, str(checkpoint), samples=6, seed=1).solve(asked[:1], 2)
+    assert other.extras["samples"] != together[0]
+
+
+def test_what_drawing_cost_is_counted_and_timed(checkpoint: Path, corpus: Corpus) -> None:
+    asked = queries(corpus, 4)
+    (plain,) = opened(corpus, str(checkpoint)).solve(asked, 2)
+    (one,), (nine,) = (opened(corpus, str(checkpoint), samples=m).solve(asked, 2) for m in (1, 9))
+    costs = [each.counts["prompt_tokens"] - plain.counts["prompt_tokens"] for each in (one, nine)]
+    assert costs[0] > plain.counts["prompt_tokens"] - 10 and costs[1] > 5 * costs[0]
+    assert nine.counts["new_tokens"] == plain.counts["new_tokens"]
+    with recorded() as spent:
+        opened(corpus, str(checkpoint), samples=2).solve(asked, 2)
+        assert {"select", "answer", "sample"} == spent.keys()
+
+
+def test_more_draws_than_are_read_at_once(
+    checkpoint: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("systems.dro.sampled.TOKENS", 300)
+    rows: list[int] = []
+    whole = Selector.drawn
+
+    def drawn(self: Selector, asked: Any, times: int, *rest: Any) -> Any:
+        rows.append(times)
+        return whole(self, asked, times, *rest)
+
+    monkeypatch.setattr(Selector, "drawn", drawn)
+    (reply,) = opened(corpus, str(checkpoint), samples=20).solve(queries(corpus, 4), 2)
+    assert sum(rows) == 20 and 1 < max(rows) < 20 and len(rows) > 2
+    assert sum(often for _, often, *_ in reply.extras["samples"]) == 20
+
+
+def test_drawing_takes_both_parts() -> None:
+    for part in ("selector", "generator"):
+        with pytest.raises(HarnessError, match=f"and part={part} is alone"):
+            DroSystem(part=part, samples=2)  # type: ignore[arg-type]
+        DroSystem(part=part, samples=0)  # type: ignore[arg-type]
+    with pytest.raises(HarnessError, match="samples=-1 is wrong"):
+        DroSystem(samples=-1)
+
+
+def test_a_run_goes_on_with_the_same_draws_and_opens_no_gold(checkpoint: Path) -> None:
+    registry.register("tasks", "toy")(Toy)
+    gold = api.prepare("toy") / "gold.jsonl"
+    gold.unlink()
+    gold.mkdir()
+    systems = [f"random@4+dro:checkpoint={checkpoint},samples=3@2"]
+    (path,) = api.run(["toy"], systems, limit=6).glob("toy*/*dro*/rows.jsonl")
+    whole = path.read_bytes()
+    assert whole.count(b'"samples":') == 6
+    path.write_bytes(b"".join(whole.splitlines(keepends=True)[:2]))
+    api.run(["toy"], systems, limit=6)
+    assert path.read_bytes() == whole

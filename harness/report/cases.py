@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness import registry
 from harness.canonical import named_questions, open_corpus, read_gold, read_labels, read_lines
@@ -250,8 +250,8 @@ def passages(table: Cases, ids: Iterable[str]) -> dict[str, Document]:
 
 
 def documents_of(case: Case) -> list[str]:
-    """Ids of the documents that matter to a question: gold, then what is ranked high, read, or
-    looked into."""
+    """Ids of the documents that matter to a question: gold, then what is ranked high, read, looked
+    into, or in a list that was drawn."""
     found = list(case.relevant)
     for outcome in case.outcomes.values():
         if outcome.row is not None:
@@ -260,6 +260,7 @@ def documents_of(case: Case) -> list[str]:
             if outcome.row.answer is not None:
                 found += [each.doc_id for each in outcome.row.answer.evidence or ()]
             found += [window[0] for window in windows(outcome.row)]
+            found += [doc_id for each in samples(outcome.row) for doc_id in each.ids]
     return list(dict.fromkeys(found))
 
 
@@ -278,6 +279,34 @@ def _is_window(value: Any) -> bool:
     doc_id, *places, score = value
     whole = all(isinstance(each, int) for each in places)
     return isinstance(doc_id, str) and whole and isinstance(score, int | float)
+
+
+class Weighed(NamedTuple):
+    """A list that a system drew: the ids, how often, the log-probability of the list and of the
+    answer behind it, and its weight."""
+
+    ids: list[str]
+    drawn: int
+    log_p: float
+    answer_log_p: float
+    weight: float
+
+
+def samples(row: Row) -> list[Weighed]:
+    """Lists that a system drew, where its extras say so (``samples``); none where they are of
+    another form."""
+    given = row.extras.get("samples")
+    found = given if isinstance(given, list) and all(map(_is_sample, given)) else []
+    return [Weighed(*each) for each in found]
+
+
+def _is_sample(value: Any) -> bool:
+    """Whether a JSON value is one of `samples`."""
+    if not isinstance(value, list) or len(value) != len(Weighed._fields):
+        return False
+    ids, drawn, *figures = value
+    listed = isinstance(ids, list) and all(isinstance(each, str) for each in ids)
+    return listed and isinstance(drawn, int) and all(isinstance(n, int | float) for n in figures)
 
 
 def short(value: float) -> float | int:

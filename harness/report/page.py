@@ -28,6 +28,7 @@ from harness.report.cases import (
     cases,
     documents_of,
     passages,
+    samples,
     short,
     shortened,
 )
@@ -282,7 +283,7 @@ def _system(asked: Cases, system: str, docs: Mapping[str, int], open_: bool) -> 
     if open_:
         found["said"] = [_said(each, docs) for each in outcomes]
     else:
-        found["said"] = [{"extras": _figures(_row(each).extras, docs)} for each in outcomes]
+        found["said"] = [_extras(_row(each), docs, open_) for each in outcomes]
     return found
 
 
@@ -314,8 +315,18 @@ def _said(outcome: Outcome, docs: Mapping[str, int]) -> dict[str, Any]:
             found["triples"] = [list(map(_cut, each)) for each in row.answer.triples]
     if row.raw and (row.answer is None or row.raw != row.answer.text):
         found["raw"] = _cut(row.raw)
-    if row.extras:
-        found["extras"] = shortened(row.extras, _cut)
+    return found | _extras(row, docs, open_=True)
+
+
+def _extras(row: Row, docs: Mapping[str, int], open_: bool) -> dict[str, Any]:
+    """What else a system says, and apart from it the lists that it drew."""
+    extras, drawn = dict(row.extras), samples(row)
+    found: dict[str, Any] = {}
+    if drawn:
+        del extras["samples"]
+        found["samples"] = [[[docs[d] for d in ids], *shortened(rest)] for ids, *rest in drawn]
+    if extras:
+        found["extras"] = shortened(extras, _cut) if open_ else _figures(extras, docs)
     return found
 
 

@@ -19,6 +19,7 @@ from harness.report.cases import (
     cases,
     documents_of,
     passages,
+    samples,
     short,
     shortened,
     texts,
@@ -101,10 +102,21 @@ def _system(
         text = documents[doc_id].text[start:end] if doc_id in documents else ""
         where = f"{_named(doc_id, documents)} {start}–{end}"
         yield f"  window: {where} {short(score)}" + (f": {text}" if text else "")
+    drawn = samples(row)
+    for weighed in drawn:
+        log_p = f"log p {short(weighed.log_p)}, of the answer {short(weighed.answer_log_p)}"
+        yield f"  drawn {weighed.drawn}×: {log_p}, weight {short(weighed.weight)}"
+        for doc_id in weighed.ids:
+            yield f"       {_named(doc_id, documents)}{_marks(doc_id, case.relevant, row)}"
     for name, value in {**row.counts, **row.extras}.items():
-        if name == "windows" and looked:
+        if (name == "windows" and looked) or (name == "samples" and drawn):
             continue
         yield f"  {name}: {json.dumps(shortened(value), ensure_ascii=False)}"
+
+
+def _marks(doc_id: str, relevant: Sequence[str], row: Row) -> str:
+    marks = ["gold"] * (doc_id in relevant) + ["read"] * (doc_id in row.read)
+    return f"  ({', '.join(marks)})" if marks else ""
 
 
 def _ranking(
@@ -114,9 +126,8 @@ def _ranking(
     hits = [hit.id for hit in row.hits]
     places = {doc_id: place for place, doc_id in enumerate(hits, 1)} | dict(outcome.ranks)
     for doc_id in sorted(places, key=places.__getitem__):
-        marks = ["gold"] * (doc_id in relevant) + ["read"] * (doc_id in row.read)
-        tail = f"  ({', '.join(marks)})" if marks else ""
-        yield f"  {places[doc_id]:>4} {_named(doc_id, documents)}{tail}"
+        marks = _marks(doc_id, relevant, row)
+        yield f"  {places[doc_id]:>4} {_named(doc_id, documents)}{marks}"
     if outcome.ranked > len(hits):
         yield f"       … of {outcome.ranked} ranked"
     for doc_id in row.read:

@@ -1,6 +1,7 @@
 """DRO as a system: the selector writes a list of the candidates, the generator answers from it.
 
-What it does not do: retrieve, choose from more candidates than the selector can read, sample.
+What it does not do: retrieve, choose from more candidates than the selector can read, answer from
+a list that was drawn.
 Training is `systems.dro.training`.
 """
 
@@ -15,15 +16,19 @@ from typing import Literal
 from harness.corpus import Corpus
 from harness.data import Brief, Document, HarnessError, Hit, Query, Reply
 from harness.run.spans import span
+from systems.dro.em import Norm
+from systems.dro.sampled import Sampler
 from systems.dro.selector import Asked, Drawn, Selector
 from systems.models.hub import ABOUT, SHIPPED, Checkpoint, OneModel, about, model_folder
-from systems.models.language import open_lm
+from systems.models.language import CausalLM, open_lm
 from systems.passages import words_of
 from systems.reader import Reader
 
 MINI = "mini-dro"
 KEEP = 5
 """Passages of a list, where neither the pipeline nor the checkpoint says."""
+NORM: Norm = "mean"
+"""The likelihood in weights where no checkpoint says, as in the released code."""
 
 
 class Dro:
@@ -32,6 +37,8 @@ class Dro:
 
     part: ``both``; the ``selector`` alone, which reranks; the ``generator`` alone, which reads what
           another stage chose
+    samples: so many lists are drawn, too, and weighed by how likely each makes the answer that was
+             given from the greedy one, as the checkpoint was trained to weigh (both parts)
 
     A list has as many passages as go on (``dro@5``), without ``@`` as many as the checkpoint was
     trained for. Behind it stand the other candidates as the stage before ranked them.
@@ -47,6 +54,7 @@ class Dro:
         selector: str = "",
         generator: str = "",
         part: Literal["both", "selector", "generator"] = "both",
+        samples: int = 0,
     ) -> None:
         named = {"selector": selector, "generator": generator}
         used = [each for each in named if part in (each, "both")]
@@ -58,6 +66,15 @@ class Dro:
         if any(named.values()) and not all(named[each] for each in used):
             missing = next(each for each in used if not named[each])
             raise HarnessError(f"dro needs {missing}= too.", f"Write {missing}=ORG/NAME.")
+        if samples < 0:
+            raise HarnessError(f"dro:samples={samples} is wrong.", "Give 0 or more.")
+        if samples and part != "both":
+            raise HarnessError(
+                f"dro:samples={samples} draws lists with one part and weighs them with the other, "
+                f"and part={part} is alone.",
+                "Leave samples= or part= out.",
+            )
+        self.samples = samples
         self.checkpoint = "" if any(named.values()) else checkpoint
         self.named, self.part = named, part
         if part != "both":
@@ -95,6 +112,13 @@ class Dro:
         used = [each for each in made if self.part in (each, "both")]
         return {each: made[each](model=self._model(each)) for each in used}
 
+    @property
+    def norm(self) -> Norm:
+        """The likelihood in weights, as the checkpoint was trained."""
+        recipe = {} if self.folder is None else about(self.folder)["recipe"]
+        found: Norm = recipe.get("norm", NORM)
+        return found
+
     def files(self) -> Sequence[Path]:
         kept = [] if self.folder is None else [self.folder / ABOUT]  # how long lists are
         return [*kept, *(file for each in self.models.values() for file in each.files())]
@@ -117,10 +141,16 @@ class Dro:
             assert isinstance(reader, Reader)
             self.reader = reader
             reader.open(corpus, folder, brief)
+        if self.samples:
+            generator = self.reader.lm
+            assert isinstance(generator, CausalLM)  # no endpoint
+            told = (brief, self.samples, self.norm)
+            self.sampler = Sampler(Selector(self.lm), generator, *told)
 
     def retrieve(self, queries: Sequence[Query], k: int) -> list[Reply]:
         """The list, then the other candidates as the stage before had them."""
-        return [replace(each, hits=each.hits[:k]) for each in self._listed(queries, k)]
+        listed = self._listed([self._asked(query, k) for query in queries])
+        return [replace(each, hits=each.hits[:k]) for each in listed]
 
     def answer(
         self, queries: Sequence[Query], documents: Sequence[Sequence[Document]]
@@ -129,8 +159,10 @@ class Dro:
         return self.reader.answer(queries, documents)
 
     def solve(self, queries: Sequence[Query], k: int) -> list[Reply]:
-        """A list, and the answer from it. ``extras`` has its log-probability."""
-        listed = self._listed(queries, k)
+        """A list, and the answer from it. ``extras`` has its log-probability, and what `Sampler`
+        says of lists that were drawn."""
+        asked = [self._asked(query, k) for query in queries]
+        listed = self._listed(asked)
         chosen = [[self.corpus[each] for each in reply.extras["list"]] for reply in listed]
         with span("answer"):
             answered = self.reader.answer(queries, chosen)
@@ -140,18 +172,27 @@ class Dro:
             counts = {**reply.counts}
             counts["prompt_tokens"] += ranked.counts["prompt_tokens"]
             replies.append(replace(reply, hits=ranked.hits, extras=ranked.extras, counts=counts))
-        return replies
+        if not self.samples:
+            return replies
+        with span("sample"):
+            return [self._weighed(*each) for each in zip(queries, asked, replies, strict=True)]
 
-    def _listed(self, queries: Sequence[Query], k: int) -> list[Reply]:
+    def _weighed(self, query: Query, asked: Asked, reply: Reply) -> Reply:
+        """A reply with the lists that were drawn, and what they cost."""
+        assert reply.answer is not None
+        told, tokens = self.sampler.weighed(query, asked, reply.answer.text)
+        counts = {**reply.counts, "prompt_tokens": reply.counts["prompt_tokens"] + tokens}
+        return replace(reply, extras={**reply.extras, **told}, counts=counts)
+
+    def _asked(self, query: Query, k: int) -> Asked:
+        keep = self.keep if self.asked_depth is None else k
+        return Asked(query.text, self._candidates(query), keep)
+
+    def _listed(self, asked: Sequence[Asked]) -> list[Reply]:
         """The ranking of each pool that a list begins, and the list."""
-        pools = [self._candidates(query) for query in queries]
-        asked = [
-            Asked(query.text, pool, self.keep if self.asked_depth is None else k)
-            for query, pool in zip(queries, pools, strict=True)
-        ]
         with span("select"):
             lists = Selector(self.lm).best(asked)
-        return [_ranked(pool, drawn) for pool, drawn in zip(pools, lists, strict=True)]
+        return [_ranked(each.candidates, one) for each, one in zip(asked, lists, strict=True)]
 
     def _candidates(self, query: Query) -> list[Document]:
         """The pool, as the stage before ranked it."""

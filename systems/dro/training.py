@@ -28,6 +28,7 @@ from harness.manifest import digest, file_hash
 from harness.score.answers import against, squad_answer
 from harness.score.outputs import contains
 from systems.dro.em import Posterior, Said, posterior
+from systems.dro.reading import behind
 from systems.dro.selector import Asked, Selector
 from systems.dro.settings import Settings
 from systems.models.hub import lasting, model_folder
@@ -53,31 +54,29 @@ class Reading:
 
     def __init__(self, tunable: Tunable) -> None:
         self.lm = tunable.lm
-        self.end = list(tunable.prompts.end)
 
     def prompt(self, example: Example, places: Sequence[int], spare: int) -> Prompt:
         """The reader's prompt over a list; passages for which there is no room, beside ``spare``
         tokens for an answer, are left out."""
+        return self.lm.fitted(self._whole(example, places), spare)
+
+    def _whole(self, example: Example, places: Sequence[int]) -> Prompt:
         passages = [example.documents[place] for place in places]
-        prompt = Prompt(example.question, passages, example.instruction)
-        return self.lm.fitted(prompt, spare)
+        return Prompt(example.question, passages, example.instruction)
 
     def log_p(
         self, asked: Sequence[tuple[Example, Sequence[int], str]]
     ) -> tuple[Tensor, list[int]]:
         """log p(y|x, d_z) (n,) in float64, with gradients, and the tokens of each answer, of which
-        an end is one. With open words an answer can be said behind any list, for what it then is
-        worth: as a first appearance it would be likely wherever it is not read."""
-        rows, texts = [], []
-        for example, places, answer in asked:
-            alone = self.lm.prompts.render(Prompt(example.question, (), example.instruction))
-            spare = len(self.lm.prompts.written(alone, answer)) + 1
-            prompt = self.prompt(example, places, spare)
-            row = self.lm.prompts.render(prompt, [answer])
-            rows.append(row)
-            texts.append([*self.lm.prompts.target(prompt, row, answer), *self.end])
-        found = self.lm.branched_log_p(rows, texts, range(len(rows)))
-        return found.sum(dim=1), [len(ids) for ids in texts]
+        an end is one; see `behind`."""
+        found = [
+            behind(self.lm, self._whole(example, places), answer)
+            for example, places, answer in asked
+        ]
+        texts = [each.ids[each.start :] for each in found]
+        rows = [each.rendered for each in found]
+        log_p = self.lm.branched_log_p(rows, texts, range(len(rows)))
+        return log_p.sum(dim=1), [len(ids) for ids in texts]
 
     def judged(self, asked: Sequence[tuple[Example, Sequence[int], str]]) -> list[Said]:
         """The same without gradients, so many at once as would be read in `TOKENS` tokens."""

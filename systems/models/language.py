@@ -175,7 +175,11 @@ class CausalLM:
     ) -> list[Likelihood]:
         """How likely each text is behind its prompt: an answer, or a question where the prompt
         has none, `TOKENS` at a time. `HarnessError` if one is longer than the model's window."""
-        rows = [self.asked(*each) for each in zip(prompts, targets, strict=True)]
+        asked = [self.asked(*each) for each in zip(prompts, targets, strict=True)]
+        return self.judged(asked, batch_size)
+
+    def judged(self, rows: Sequence[Asked], batch_size: int = 32) -> list[Likelihood]:
+        """The same of prompts and texts that are ids already."""
         found = [Likelihood(0.0, len(row.ids) - row.start, row.start) for row in rows]
         told = [place for place, each in enumerate(found) if each.tokens]
         for batch in by_length([len(rows[place].ids) for place in told], batch_size, TOKENS):
