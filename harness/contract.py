@@ -166,7 +166,8 @@ class System:
         self, queries: Sequence[Query], documents: Sequence[Sequence[Document]]
     ) -> Sequence[Reply | Answer | str | Exception]:
         """One answer a query from the passages to read, best first; an exception in a query's
-        place is that query's error. (One that is raised makes the batch be asked one by one.)"""
+        place is that query's error. (One that is raised makes the batch be asked one by one.)
+        ``read`` of a `Reply` names passages among these: what looks for others has `solve`."""
         raise NotImplementedError
 
     def solve(self, queries: Sequence[Query], k: int) -> Sequence[Reply]:

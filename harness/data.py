@@ -121,7 +121,8 @@ class Reply:
 
     raw:    the text before the answer was extracted from it
     read:   ids of the passages that really fitted the prompt
-    counts: numbers worth keeping (``prompt_tokens``, ``passages_dropped``, …)
+    counts: numbers worth keeping (``prompt_tokens``, ``new_tokens``, ``passages_dropped``, …);
+            these three are whole and not negative
     stop:   why generation ended (``"stop"``, ``"length"``)
     extras: anything else to look at later, as JSON (weights, a loss curve, sampled lists)
     """

@@ -49,7 +49,7 @@ def found(bundle: Path, made: SimpleNamespace) -> dict[str, str]:
 def test_a_registered_run_on_the_worlds_of_the_seed_is_accepted(made) -> None:
     report = verify(made.good, made.data, again=3)
     assert [str(each) for each in report.findings] == []
-    assert report.badge == "re-run (12, 100%)"
+    assert report.badge == "re-run (12, 100%; all must agree)"
 
 
 def challenge(change: Callable[[dict[str, Any]], object], again: bool = True) -> Any:

@@ -178,7 +178,7 @@ def test_beside_the_time_stands_the_quality(made) -> None:
 
 def test_bundles_with_findings_are_listed_and_not_ranked(made) -> None:
     def better(files: dict[str, bytes]) -> None:
-        files["scores.jsonl"] = files["scores.jsonl"].replace(b'"AP": 0', b'"AP": 0.9', 1)
+        files["scores.jsonl"] = files["scores.jsonl"].replace(b'"AP": 0.', b'"AP": 0.9', 1)
 
     bad = forged(made.ranks, better, Path("bad.zip"))
     board = board_of(made, made.answers, bad)
@@ -197,9 +197,24 @@ def test_marks_tell_badge_training_and_errors(made) -> None:
     assert first == "arithmetic verified" and errors.startswith("errors=")
 
 
+def test_a_system_that_is_not_known_here_is_marked_wherever_a_badge_is(made) -> None:
+    """Nobody can look at the options of what is not installed: more than a notice below."""
+    registry.registered("systems").pop("answering")  # type: ignore[attr-defined]
+    board = board_of(made, made.answers)
+    mark = "options not checked: answering unknown here"
+    for line in table_of(board).lines:
+        assert (mark in line.marks) is ("answering" in line.system)
+    assert f'<span class="mark">{mark}</span>' in render(board)
+    table = render(board, "markdown").partition("## Systems")[0]
+    assert f"arithmetic verified, {mark}" in table.replace("\\", "")
+    told = json.loads(render(board, "json"))
+    assert any(mark in line["marks"] for line in told["tables"][0]["lines"])
+    assert told["bundles"][0]["unknown"]["bm25@5+answering@3"] == ["answering"]
+
+
 def test_rerun_is_told_in_the_badge_with_its_seed(made) -> None:
     board = board_of(made, made.other, again=4, seed=17)
-    assert table_of(board, 9).lines[0].marks[0] == "re-run (4, 100%)"
+    assert table_of(board, 9).lines[0].marks[0] == "re-run (4, 100%; all must agree)"
     assert "drawn by seed 17" in render(board)
     assert "drawn by seed 17" in render(board, "markdown")
     assert json.loads(render(board, "json"))["seed"] == 17

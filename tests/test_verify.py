@@ -48,7 +48,7 @@ from harness.run.runner import run
 from harness.run.store import read_rows, row_line
 from harness.spelling import parse_pipeline
 from harness.verify import archive as reader
-from harness.verify import rows as row_rules
+from harness.verify import report as reports
 from harness.verify import strict
 from harness.verify.checks import verify
 from harness.verify.findings import RULES, SHOWN, Findings
@@ -521,6 +521,54 @@ def test_a_score_that_lacks_is_counted_in_words(made) -> None:
     assert "it leaves out 1 score, such as that of" in found.sentence
 
 
+NAN = '"metrics": {"AP": NaN, '
+
+
+def test_a_score_that_cannot_be_read_is_not_called_left_out(made) -> None:
+    def spoil(files: Files) -> None:
+        lines = files["scores.jsonl"].splitlines(keepends=True)
+        lines[3] = lines[3].replace(b'"metrics": {', NAN.encode(), 1)
+        lines[5] = lines[5].replace(b'"metrics": {', NAN.encode(), 1)
+        files["scores.jsonl"] = b"".join(lines)
+
+    def spoil_and_cut(files: Files) -> None:
+        spoil(files)
+        lines = files["scores.jsonl"].splitlines(keepends=True)
+        files["scores.jsonl"] = b"".join(lines[:-2])
+
+    found = [
+        (each.rule, each.where) for each in verify(forged(made.good, spoil), made.data).findings
+    ]
+    assert found == [("json", "scores.jsonl:4"), ("json", "scores.jsonl:6")]
+    *_, last = verify(forged(made.good, spoil_and_cut), made.data).findings
+    assert last.sentence == "it leaves out 2 scores."  # which, cannot be said
+
+
+def test_of_a_torn_file_of_scores_nothing_more_is_said(made) -> None:
+    def cut(files: Files) -> None:
+        files["scores.jsonl"] = files["scores.jsonl"][:-1]
+
+    (found,) = verify(forged(made.good, cut), made.data).findings
+    assert found.rule == "json" and "is cut off" in found.sentence
+
+
+def test_a_time_that_cannot_be_read_has_its_line(made) -> None:
+    def spoil(files: Files) -> None:
+        timed()(files)
+        files["latency.jsonl"] *= 2
+        edit_line(files, "latency.jsonl", lambda old: old.replace(b"1.0", b"NaN", 1), 1)
+
+    (found,) = verify(forged(made.good, spoil), made.data).findings
+    assert found.rule == "latency" and "line 2: it has NaN" in found.sentence
+
+
+def test_one_of_a_thing_is_told_as_one(made, tmp_path) -> None:
+    bundle = packed(tmp_path, made.data, systems=["random"], limit=1)
+    report = verify(bundle, made.data, again=1)
+    assert report.notices == ("random: 1 question drawn by seed 0.",)
+    assert "random: 1 of 1 row agrees (100%" in reports.text(report)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -713,7 +761,8 @@ def test_few_words_that_are_answers_by_chance_are_no_gold(made) -> None:
 
 
 def test_every_rule_is_broken_by_some_test_and_explained() -> None:
-    here = Path(__file__).read_text(encoding="utf-8")
+    files = (Path(__file__), Path(__file__).with_name("test_verify_rows.py"))
+    here = "".join(each.read_text(encoding="utf-8") for each in files)
     docs = (ROOT / "docs" / "verification.md").read_text(encoding="utf-8")
     for rule in RULES:
         assert f'"{rule}"' in here, rule
@@ -1127,7 +1176,24 @@ def test_what_is_true_but_worth_knowing_is_a_notice(made, tmp_path: Path) -> Non
     assert "trec takes results from a file" in notices
     assert "20 questions drawn by seed 0" in " ".join(verify(made.good, made.data).notices)
     registry.registered("systems").pop("answering")  # type: ignore[attr-defined]
-    assert "answering is not known here" in " ".join(verify(made.speaks, made.data).notices)
+    report = verify(made.speaks, made.data)
+    assert "answering is not known here" in " ".join(report.notices)
+    marked = "speaks.zip: arithmetic verified, options not checked: answering unknown here"
+    assert reports.text(report).splitlines()[-1] == marked
+
+
+def test_a_system_is_looked_up_once_a_stage(made, monkeypatch) -> None:
+    asked: list[str] = []
+    find = registry.find
+
+    def counting(kind: Any, name: str) -> type:
+        if kind == "systems":
+            asked.append(name)
+        return find(kind, name)
+
+    monkeypatch.setattr(registry, "find", counting)
+    assert not verify(made.good, made.data).findings
+    assert sorted(asked) == ["bm25", "random"]
 
 
 # --- packing --------------------------------------------------------------------------
@@ -1320,8 +1386,11 @@ def test_where_something_is_otherwise_fewer_are_enough_and_it_is_told(
 
     bundle = forged(one_more(made, tmp_path), lambda f: edit(f, "manifest.json", changed))
     report = verify(bundle, made.data, again=20)
-    assert report.badge == "re-run (40, 95%)"
-    assert f"bm25@5: asked again {told}: 95% of rows that agree are enough." in report.notices
+    assert report.badge == "re-run (40, 95%; 95% enough)"
+    said = f"95% enough: they are asked again {told}, going by what the manifest says"
+    for one in report.reruns:
+        assert f"{one.task} {one.system}: {one}; {said}\n" in reports.text(report)
+    assert all(each["rule"] == said for each in reports.as_json(report)["reruns"])
 
 
 def machine_of(about: dict[str, Any]) -> dict[str, Any]:
@@ -1436,7 +1505,7 @@ def test_code_that_is_not_the_one_of_the_bundle_is_told(made, tmp_path) -> None:
 
     report = verify(with_scores(made, change, tmp_path), made.data, again=3)
     assert not report.findings
-    assert "asked again with other code: 95% of rows" in " ".join(report.notices)
+    assert "95% enough: they are asked again with other code, going by" in reports.text(report)
 
 
 def ranked(*hits: tuple[str, float], read: str = "") -> Row:
@@ -1624,26 +1693,6 @@ def test_a_line_without_end_is_refused_before_it_is_read_whole(monkeypatch) -> N
     Path("long").write_bytes(b"x" * 1000 + b"\n")
     with pytest.raises(strict.Unreadable, match="longer"):
         list(strict.lines(Path("long")))
-
-
-@pytest.mark.parametrize(
-    ("system", "answers", "setting", "most"),
-    [
-        ("bm25@5", False, "pool", 5),
-        ("bm25@5+random@3", False, "corpus", 3),
-        ("bm25", False, "corpus", 100),
-        ("bm25", False, "pool", None),
-        ("bm25@7+reader@2", True, "pool", 7),
-        ("bm25+reader@2", True, "corpus", 100),
-        ("reader@0", True, "pool", None),
-        ("unheard-of", False, "corpus", None),
-        ("unheard-of@4", False, "corpus", 4),
-        ("trec:file=x", False, "corpus", None),
-    ],
-)
-def test_how_many_documents_a_row_may_rank(system, answers, setting, most) -> None:
-    entry = {"answers": answers, "setting": setting}
-    assert row_rules.most_hits(parse_pipeline(system), entry) == most
 
 
 def test_asked_again_all_that_was_written_must_be_the_same() -> None:

@@ -23,9 +23,12 @@ KEY = (
     "Rank: 1 + systems significantly better, to all - systems significantly worse "
     "(paired sign-flip tests over groups, Holm, 5 %). Cells: mean (95 % cluster-bootstrap "
     "interval over groups). Badges: arithmetic verified: scores recomputed from rows and gold; "
-    "re-run (questions, agreement): some were asked again here; self-reported: neither, no rank. "
-    "not zero-shot: its submitter names the task's data set as training data. same rows: every "
-    "question is answered alike; they count as one and share its rank. "
+    "re-run (questions, agreement; rule): some were asked again here, and all must agree, or 95 % "
+    "where the manifest tells of other code, packages, threads or another processor than are here; "
+    "self-reported: neither, no rank. not zero-shot: its submitter names the task's data set as "
+    "training data. options not checked: a system of the pipeline is not installed here, so that "
+    "nobody looked whether it takes these options. same rows: every question is answered alike; "
+    "they count as one and share its rank. "
 )
 SELF = (
     "Self-reported by submitters on their own machines, beside the quality that was computed here; "
@@ -297,7 +300,7 @@ def _terms(report: Report) -> dict[str, list[str]]:
     told = {name: str(value) for name, value in report.submission.items()}
     told["training data"] = ", ".join(report.submission["training_data"]) or "none named"
     terms = {n: [text] for n, text in told.items() if n not in ("system", "training_data")}
-    again = [f"{each.task} {each.system}: {each}" for each in report.reruns]
+    again = [f"{each.task} {each.system}: {each}; {each.rule}" for each in report.reruns]
     more = {"notes": list(report.notices), "asked again": again}
     return terms | {name: texts for name, texts in more.items() if texts}
 

@@ -69,7 +69,8 @@ class Line:
         if self.same:
             more = f" and {len(self.same) - SHOWN} more" if len(self.same) > SHOWN else ""
             told.append(f"same rows as {', '.join(self.same[:SHOWN])}{more}")
-        return [self.report.badge, *(["not zero-shot"] if self.trained else []), *told]
+        zero = ["not zero-shot"] if self.trained else []
+        return [self.report.badge, *zero, *self.report.unchecked(self.system), *told]
 
 
 @dataclass(frozen=True)

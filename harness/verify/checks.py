@@ -34,7 +34,7 @@ from harness.score.results import Sample
 from harness.spelling import Pipeline, Spelled, parse_pipeline, parse_spelled
 from harness.verify import challenge, claims, gold, rows
 from harness.verify.archive import Unpacked, unpack
-from harness.verify.findings import Findings, printable, told
+from harness.verify.findings import Findings, counted, printable, told
 from harness.verify.report import Report
 from harness.verify.rerun import Rerun, rerun
 from harness.verify.strict import Unreadable, loads
@@ -65,6 +65,7 @@ class Job:
     entry: Mapping[str, Any]
     task: Task
     pipeline: Pipeline
+    systems: rows.Systems
     folder: Path
 
 
@@ -81,6 +82,7 @@ class Case:
     published: str | None = None
     found: Findings = field(default_factory=Findings)
     notices: dict[str, None] = field(default_factory=dict)
+    unknown: dict[str, tuple[str, ...]] = field(default_factory=dict)
     files: dict[str, Unpacked] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
     submission: dict[str, Any] = field(default_factory=dict)
@@ -145,7 +147,7 @@ def examine(
         reruns = _again(case, again, seed, progress)
     findings, notices = tuple(case.found), tuple(case.notices)
     drawn = seed if again else None
-    return Report(bundle.name, findings, notices, reruns, drawn, case.submission)
+    return Report(bundle.name, findings, notices, reruns, drawn, case.submission, case.unknown)
 
 
 # --- what the bundle says of itself ---------------------------------------------------
@@ -229,10 +231,11 @@ def _resolved(case: Case) -> None:
                 case.found.add("data", where, lacking)
                 continue
             task = _understood(entry, spelled, pipeline)
+            systems = tuple(_known(stage.system.name) for stage in pipeline.stages)
         except HarnessError as error:
             case.found.add("manifest", where, str(error))
             continue
-        for wrong in _contradictions(case.about, entry, task, pipeline):
+        for wrong in _contradictions(case.about, entry, task, pipeline, systems):
             case.found.add(*wrong[:1], where, wrong[1])
         if (known := (Sample.of(entry), str(pipeline.canonical))) in seen:
             case.found.add("manifest", where, "it stands twice.")
@@ -240,8 +243,8 @@ def _resolved(case: Case) -> None:
         if entry["rows"] not in case.files:
             case.found.add("coverage", entry["rows"], "the rows of a pipeline are missing.")
         elif folder := _own_data(case, where, spelled, task, entry):
-            case.jobs.append(Job(entry, task, pipeline, folder))
-            _note(case, entry, pipeline)
+            case.jobs.append(Job(entry, task, pipeline, systems, folder))
+            _note(case, case.jobs[-1])
 
 
 def _spelled(entry: Mapping[str, Any]) -> tuple[Spelled, Pipeline]:
@@ -281,15 +284,27 @@ def _understood(entry: Mapping[str, Any], spelled: Spelled, pipeline: Pipeline) 
     return task
 
 
+def _known(name: str) -> type | None:
+    """The class of a system; None if it cannot be used here."""
+    try:
+        return registry.find("systems", name)
+    except HarnessError:
+        return None
+
+
 def _contradictions(
-    about: Mapping[str, Any], entry: Mapping[str, Any], task: Task, pipeline: Pipeline
+    about: Mapping[str, Any],
+    entry: Mapping[str, Any],
+    task: Task,
+    pipeline: Pipeline,
+    systems: rows.Systems,
 ) -> Iterator[tuple[str, str]]:
     """(rule, sentence) where an entry does not agree with its task or its stages."""
     said = [entry["generated"], entry["answer_metrics"], entry["ranking_metrics"]]
     if said != [task.generated, list(task.answer_metrics), list(task.ranking_metrics)]:
         yield "manifest", "its metrics, or whether it is generated, are not the task's."
-    for stage in pipeline.stages:
-        if wrong := _wrong_options(stage.system):
+    for stage, system in zip(pipeline.stages, systems, strict=True):
+        if system is not None and (wrong := _wrong_options(stage.system, system)):
             yield "manifest", wrong
     if imported(entry):
         if len(pipeline.stages) > 1 or entry["key"] != import_key(entry):
@@ -317,14 +332,10 @@ def _contradictions(
         before = key
 
 
-def _wrong_options(system: Spelled) -> str:
+def _wrong_options(spelled: Spelled, system: type) -> str:
     """What a system that is installed here does not take; it is not made for that."""
     try:
-        cls = registry.find("systems", system.name)
-    except HarnessError:
-        return ""  # told as a notice
-    try:
-        registry.check_options(system, cls)
+        registry.check_options(spelled, system)
     except HarnessError as error:
         return str(error)
     return ""
@@ -371,27 +382,28 @@ def _own_data(
     return folder
 
 
-def _note(case: Case, entry: Mapping[str, Any], pipeline: Pipeline) -> None:
+def _note(case: Case, job: Job) -> None:
     """What to know of a pipeline although it is no finding."""
-    name = printable(entry["system"])
+    entry, name = job.entry, printable(job.entry["system"])
     if entry["limit"] is not None:
-        case.notices[f"{name}: {entry['questions']} questions drawn by seed {entry['seed']}."] = (
-            None
-        )
+        drawn = counted(entry["questions"], "question")
+        case.notices[f"{name}: {drawn} drawn by seed {entry['seed']}."] = None
     if imported(entry):
         for file in entry["origin"]["files"]:
             told = f"{file['name']:.60} ({file['format']:.20}, SHA-256 {file['sha256']:.12}…)"
             case.notices[f"{name}: imported from {printable(told)}; nobody ran it here."] = None
     elif not entry["deterministic"]:
         case.notices[f"{name}: a repeat may give other rows."] = None
-    for key, stage in zip(entry["stages"], pipeline.stages, strict=False):
-        try:
-            system = registry.find("systems", stage.system.name)
-        except HarnessError:
-            case.notices[f"{name}: {stage.system.name} is not known here."] = None
-            continue
+    for stage, system in zip(job.pipeline.stages, job.systems, strict=True):
+        if system is None:
+            each = printable(stage.system.name)
+            there = case.unknown.setdefault(entry["system"], ())
+            case.unknown[entry["system"]] = tuple(dict.fromkeys((*there, each)))
+            case.notices[f"{name}: {each} is not known here: its options are not checked."] = None
+    for key, stage, system in zip(entry["stages"], job.pipeline.stages, job.systems, strict=False):
         if hasattr(system, "external") or case.about["stages"][key]["parts"]["natives"]:
-            case.notices[f"{name}: {stage.system.name} takes results from a file."] = None
+            told = printable(stage.system.name)
+            case.notices[f"{name}: {told} takes results from a file."] = None
 
 
 # --- rows and scores ------------------------------------------------------------------
@@ -412,7 +424,8 @@ def _rows_read(case: Case) -> None:
             {query_id: by_id[query_id] for query_id in ids},
             asked.corpus,
             entry,
-            rows.most_hits(job.pipeline, entry),
+            job.pipeline,
+            job.systems,
         )
         name = entry["rows"]
         rows.check(case.files[name].path, name, against, case.found)
@@ -469,6 +482,4 @@ def _again(case: Case, again: int, seed: int, progress: Progress) -> tuple[Rerun
         done.append(one)
         if one.sentence:
             case.found.add("rerun", entry["rows"], one.sentence)
-        if one.note:
-            case.notices[f"{printable(entry['system'])}: {one.note}"] = None
     return tuple(done)

@@ -90,26 +90,29 @@ def _compare(run: Path, claimed: Path, found: Findings) -> None:
         for system in table.lines.values()
         for line in system
     }
+    unread = 0
     try:
         for number, text in lines(claimed):
-            line = loads(text)
+            where = f"scores.jsonl:{number}"
+            try:
+                line = loads(text)
+            except Unreadable as error:
+                found.add("json", where, f"{error}.")
+                unread += 1
+                continue
             key = tuple(line.get(n) for n in ("sample", "system", "id")) if _flat(line) else ()
             computed = ours.pop(key, None)
-            where = f"scores.jsonl:{number}"
             if computed is None:
                 found.add("scores", where, "no such score is computed, or it stands twice.")
             elif wrong := _differs(line, computed):
                 found.add("scores", where, wrong)
-    except Unreadable as error:
+    except Unreadable as error:  # and nothing behind it can be read
         found.add("json", "scores.jsonl", f"{error}.")
-    if ours:
+        return
+    if (left := len(ours) - unread) > 0:
         _, system, query_id = next(iter(ours))
-        left = counted(len(ours), "score")
-        found.add(
-            "scores",
-            "scores.jsonl",
-            f"it leaves out {left}, such as that of {system} for {query_id}.",
-        )
+        one = "" if unread else f", such as that of {system} for {query_id}"
+        found.add("scores", "scores.jsonl", f"it leaves out {counted(left, 'score')}{one}.")
 
 
 def _flat(line: Any) -> bool:
@@ -137,8 +140,11 @@ def check_latency(run: Path, claimed: Path, found: Findings) -> None:
     """It can be read and shown, and is about pipelines of the run; its numbers are not checked."""
     shutil.copyfile(claimed, run / NAME)
     try:
-        for _, line in lines(claimed):
-            loads(line)
+        for number, line in lines(claimed):
+            try:
+                loads(line)
+            except Unreadable as error:
+                raise Unreadable(f"line {number}: {error}") from None
         timings = read_timings(run)
         records(run)
     except (Unreadable, HarnessError) as error:

@@ -27,9 +27,12 @@ RULES = {
     "data": "the verifier has the task's data",
     "fingerprint": "the data that was run is the verifier's",
     "coverage": "each asked question has exactly one row, and nothing else has one",
-    "row": "each row is, byte for byte, what a run would write of such a result",
+    "row": "each row is, byte for byte, what a run would write of such a result; counts, stop and "
+    "errors are such as its last stage can have",
     "ranking": "unique ids, finite scores that do not rise, at most as many as the pipeline says",
-    "pool": "only documents of the question's pool, or of the corpus",
+    "pool": "only documents of the question's pool, or of the corpus, are ranked and read",
+    "read": "only passages that the last stage was given to read, as many as the pipeline says; of "
+    "one that finds them itself, no more than the stage before passes on",
     "evidence": "documents, sentences and spans that are pointed at exist",
     "scores": "every claimed score is the recomputed one to 1e-9, and none is left out",
     "latency": "latency.jsonl can be read and is about pipelines of the bundle",

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from harness.verify.findings import Finding
-from harness.verify.rerun import Rerun
+from harness.verify.rerun import ENOUGH, Rerun
 
 PROVES = (
     "Proven: scores follow from these rows and our gold, for exactly the questions asked. "
@@ -21,6 +21,7 @@ class Report:
 
     findings: what is wrong; notices: what to know although nothing is
     reruns:   of each pipeline, if some questions were asked again; seed: what drew these
+    unknown:  pipeline → its systems that are not known here, so that nobody checked their options
     """
 
     bundle: str
@@ -29,6 +30,7 @@ class Report:
     reruns: tuple[Rerun, ...] = ()
     seed: int | None = None
     submission: Mapping[str, Any] = field(default_factory=dict)
+    unknown: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def badge(self) -> str:
@@ -39,7 +41,13 @@ class Report:
             return "arithmetic verified"
         asked = sum(each.questions for each in self.reruns)
         least = min(each.share for each in self.reruns)
-        return f"re-run ({asked}, {least:.0%})"
+        rule = "all must agree" if all(each.strict for each in self.reruns) else ENOUGH
+        return f"re-run ({asked}, {least:.0%}; {rule})"
+
+    def unchecked(self, system: str) -> list[str]:
+        """The mark of a pipeline whose systems are not all known here; none of any other."""
+        names = ", ".join(self.unknown.get(system, ()))
+        return [f"options not checked: {names} unknown here"] if names else []
 
 
 def text(report: Report) -> str:
@@ -48,13 +56,17 @@ def text(report: Report) -> str:
     lines += [f"note {notice}" for notice in report.notices]
     if report.seed is not None:
         lines.append(f"Questions to ask again were drawn by seed {report.seed}.")
-    lines += [f"{each.task} {each.system}: {each}" for each in report.reruns]
-    return "\n".join([*lines, _proves(report), f"{report.bundle}: {report.badge}"])
+    lines += [f"{each.task} {each.system}: {each}; {each.rule}" for each in report.reruns]
+    marks = dict.fromkeys(mark for system in report.unknown for mark in report.unchecked(system))
+    badge = ", ".join([report.badge, *marks])
+    return "\n".join([*lines, _proves(report), f"{report.bundle}: {badge}"])
 
 
 def as_json(report: Report) -> dict[str, Any]:
     """The report as plain values."""
-    return {**asdict(report), "badge": report.badge, "proves": _proves(report)}
+    reruns = [{**asdict(each), "rule": each.rule} for each in report.reruns]
+    more = {"badge": report.badge, "proves": _proves(report)}
+    return {**asdict(report), "reruns": reruns, **more}
 
 
 def _proves(report: Report) -> str:

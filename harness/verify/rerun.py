@@ -9,7 +9,8 @@ agrees.
 
 A few rows that differ are asked once more in the whole batches that they were in. After that there
 is no reason left why any should differ, if code, packages, processor and threads are the same here:
-then all rows must agree, otherwise `LEAST` of them, and it is said why.
+then all rows must agree, otherwise `LEAST` of them, and it is said why. What they were, only the
+manifest says: whoever claims others gets the looser rule.
 """
 
 from __future__ import annotations
@@ -33,9 +34,11 @@ from harness.run.work import work_of
 from harness.score.changed import kinds_of
 from harness.score.results import read_manifest
 from harness.spelling import Pipeline
+from harness.verify.findings import counted
 
 LEAST = 0.95
 """The share of rows that must agree where something is not as it was."""
+ENOUGH = f"{LEAST:.0%} enough"
 SHOWN = 3
 """Questions that are named."""
 TIE = 1e-5
@@ -71,20 +74,28 @@ class Rerun:
         """What is wrong; empty if nothing is."""
         if self.share < LEAST:
             return f"{self}, less than {LEAST:.0%}."
-        same = "code, packages, processor and threads are the same here, so that all must."
-        return f"{self}; {same}" if self.differ and not self.apart else ""
+        return f"{self}; {self.rule}." if self.differ and self.strict else ""
 
     @property
-    def note(self) -> str:
-        """What is not as it was, if anything is."""
-        enough = f"{LEAST:.0%} of rows that agree are enough"
-        return f"asked again {', '.join(self.apart)}: {enough}." if self.apart else ""
+    def strict(self) -> bool:
+        """Whether all rows must agree."""
+        return not self.apart
+
+    @property
+    def rule(self) -> str:
+        """How many rows must agree, and why."""
+        if self.strict:
+            return "code, packages, processor and threads are the same here, so that all must"
+        told = ", ".join(self.apart)
+        return f"{ENOUGH}: they are asked again {told}, going by what the manifest says"
 
     def __str__(self) -> str:
         share = f"{self.share:.0%}, 95 % interval {self.low:.0%}–{self.high:.0%}"
         more = " …" if len(self.differ) > SHOWN else ""
         differ = f"; not {', '.join(self.differ[:SHOWN])}{more}" if self.differ else ""
-        return f"{self.agree} of {self.questions} rows agree ({share}{differ})"
+        agree = "agrees" if self.questions == 1 else "agree"
+        rows = counted(self.questions, "row")
+        return f"{self.agree} of {rows} {agree} ({share}{differ})"
 
 
 def rerun(
