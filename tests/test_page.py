@@ -510,6 +510,48 @@ def test_windows_of_another_form_are_shown_as_they_are(odd: object) -> None:
     assert "  windows: " in show(folder, table["questions"][0]["id"])
 
 
+def drawing(row: Row) -> Row:
+    """As DRO does: says which lists it drew and their weights, here with a passage nobody ranks."""
+    gold, other = row.hits[0].id, other_than(row)
+    drawn = [[[gold, other], 5, -0.51234567, -1.5, 0.87654321], [[other, gold], 1, -2.0, -3, 0.125]]
+    return replace(row, extras={"samples": drawn, "effective_samples": 2.5})
+
+
+def test_lists_that_were_drawn_are_told_with_and_without_texts() -> None:
+    folder = a_scored_run("toy", change=drawing)
+    rows = {row.id: drawing(row) for row in rows_of("toy")}
+    for given in (False, True):
+        _, (table,) = parsed(folder, texts=given)
+        for question, said in zip(table["questions"], table["systems"][0]["said"], strict=True):
+            (ids, *_), _ = rows[question["id"]].extras["samples"]
+            first, second = map(table["docs"].index, ids)
+            assert said["samples"] == [
+                [[first, second], 5, -0.5123, -1.5, 0.8765],
+                [[second, first], 1, -2, -3, 0.125],
+            ]
+            assert said["extras"] == {"effective_samples": 2.5}
+            assert not given or table["texts"][second]
+    told = show(folder, queries("toy")[0]["id"])
+    ids = rows[queries("toy")[0]["id"]].extras["samples"][0][0]
+    assert "  drawn 5×: log p -0.5123, of the answer -1.5, weight 0.8765\n" in told
+    listed = re.findall(r"^       (\w+) Title \d+ \d(.*)$", told, re.MULTILINE)
+    assert listed[:2] == [(ids[0], "  (gold, read)"), (ids[1], "")]
+    assert "samples: [" not in told and "  effective_samples: 2.5" in told
+
+
+@pytest.mark.parametrize(
+    "odd",
+    ["x", [3], [[["d"], 1, -1.0, -1.0]], [["d", 1, -1.0, -1.0, 1.0]], [[["d"], 1.5, -1.0, 0, 1]],
+     [[["d"], 1, "", 0, 1]], {}],
+)  # fmt: skip
+def test_samples_of_another_form_are_shown_as_they_are(odd: object) -> None:
+    folder = a_scored_run(change=lambda row: replace(row, extras={"samples": odd}))
+    _, (table,) = parsed(folder)
+    said = table["systems"][0]["said"][0]
+    assert said["extras"]["samples"] == odd and "samples" not in said
+    assert "  samples: " in show(folder, table["questions"][0]["id"])
+
+
 def _documents() -> list[dict[str, Any]]:
     from harness.canonical import corpus_folder
 
@@ -816,6 +858,23 @@ def test_windows_show_their_text(browser: Browser) -> None:
     heads = "[...document.querySelectorAll('#detail h5')].find((e) => e.textContent === 'Windows')"
     (said,) = [browser.run(f"{heads}.nextSibling.textContent")]
     assert re.fullmatch(r"Title \d+ \d 4–9 0.8765: .{5}", said)
+    assert browser.errors == []
+
+
+def test_lists_that_were_drawn_have_a_table(browser: Browser) -> None:
+    opened(browser, a_scored_run("toy", change=drawing), texts=True)
+    browser.run("document.querySelector('#list button').click()")
+    browser.run("document.querySelectorAll('#detail details').forEach((d) => d.open = true)")
+    table = "document.querySelector('#detail details table')"
+    cells = f"[...{table}.querySelectorAll('th, td')].map((e) => e.innerText.trim())"
+    found = browser.run(cells)
+    heads, one, other = (found[start : start + 5] for start in (0, 5, 10))
+    assert heads == ["list", "drawn", "log p", "log p of the answer", "weight"]
+    assert one[1:] == ["5×", "-0.5123", "-1.5", "0.8765"]
+    assert other[1:] == ["1×", "-2", "-3", "0.125"] and len(found) == 15
+    first, second = one[0].splitlines()
+    assert re.fullmatch(r"Title \d+ \d\s*gold\s*read", first)
+    assert re.fullmatch(r"Title \d+ \d", second) and other[0].splitlines() == [second, first]
     assert browser.errors == []
 
 
