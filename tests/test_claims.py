@@ -410,7 +410,8 @@ def test_damaged_files_cost_no_scores_and_are_mended_by_judging_again(
     assert main(["report", str(run)]) == 0
     out = capsys.readouterr().out
     assert "EM" in out and note in out and "claims by" not in out
-    assert note in unescape(api.page(run, Path("p.html")).read_text())
+    html = unescape(api.page(run.resolve(), Path("p.html")).read_text())
+    assert note.replace(str(run), run.name) in html and str(run.resolve().parent) not in html
     assert main(["claims", str(run), "--system", "bm25+answering@3"]) == 0
     out = capsys.readouterr().out
     assert "claims by exact" in out and note not in out

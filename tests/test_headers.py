@@ -53,7 +53,7 @@ HEADS = {
     "latex": r"\\caption\{(.*)\}\n.*\n\\toprule\n(.*) \\\\",
 }
 """Title and heads of a table, by style."""
-TABLE = r"<caption>(.*?)</caption>(.*?)</table>\s*</div>(.*?)(?=<div|<fig|</det|</sec)"
+TABLE = r"<caption><span>(.*?)</span></caption>(.*?)</table>\s*</div>(.*?)(?=<div|<fig|</det|</sec)"
 """Caption and content of a table of a page, and what stands between it and the next."""
 
 

@@ -956,6 +956,12 @@ def test_it_fits_every_window_and_can_be_read_there(browser: Browser, width, dar
     browser.run("document.querySelector('#list button').click()")
     browser.run("document.querySelectorAll('details').forEach((d) => d.open = true)")
     assert browser.run("document.documentElement.scrollWidth") <= width
+    ends = (
+        "[...document.querySelectorAll('caption span')].map((e) => e.getBoundingClientRect().right)"
+    )
+    assert max(browser.run(ends)) <= width  # however wide its table is
+    digits = "[...document.querySelectorAll('#detail dd')].map((e) => e.textContent.length)"
+    assert max(browser.run(digits)) <= 8
     assert browser.run(CONTRASTS) == []
     ground = browser.run("getComputedStyle(document.body).backgroundColor")
     assert (ground == "rgb(255, 255, 255)") is not dark

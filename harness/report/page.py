@@ -91,7 +91,7 @@ def page(
         ],
         key=KEY,
         claims_key=CLAIMS_KEY,
-        claims_notes=claims_notes,
+        claims_notes=[_homeless(note, scored) for note in claims_notes],
         latency_key=latency.KEY,
         meaning=MEANING,
         payload=as_json([_questions(found[t.sample], t, texts) for t in shown]),
@@ -106,6 +106,14 @@ def page(
     finally:
         part.unlink(missing_ok=True)
     return out
+
+
+def _homeless(note: str, folders: Sequence[Path]) -> str:
+    """A note that names these folders, without those above them."""
+    for folder in sorted(folders, key=lambda each: -len(str(each))):
+        if folder.name not in ("", ".."):
+            note = note.replace(str(folder), folder.name)
+    return note
 
 
 def _rendered(**facts: Any) -> str:
