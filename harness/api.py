@@ -211,13 +211,26 @@ def score_file(
     data: Path | str = DATA,
     gold: Path | str | None = None,
     aliases: Path | str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
 ) -> Report:
     """Score a prediction file as its benchmark's official script does; needs no run.
 
     task:   as on the command line, or a benchmark of `harness.score.official` with ``gold``
     format: another one that fits the task (trec); else its benchmark's own
     gold:   the official gold file; None: the prepared data of the task
+    limit, seed: draw the questions of that data, as those of a run
     Raises `HarnessError` for whatever the script refuses.
     """
-    paths = (Path(each) if each else None for each in (gold, aliases))
-    return score_against(Path(file), task, format, split, Path(data), *paths)
+    aliased = Path(aliases) if aliases else None
+    return score_against(
+        Path(file),
+        task,
+        format,
+        split,
+        Path(data),
+        Path(gold) if gold else None,
+        aliased,
+        limit,
+        seed,
+    )

@@ -44,6 +44,8 @@ LIST, MAP = (list,), (dict,)
 MAYBE_NUMBER, MAYBE_TEXT = (int, NoneType), (str, NoneType)
 THREADS = ("OMP", "MKL", "OPENBLAS", "NUMBA", "NUMEXPR", "VECLIB_MAXIMUM", "RAYON")
 """Libraries that read from the environment how many threads they may use."""
+ENDINGS = ("finished", "errors", "interrupted")
+"""How a session ends that was not killed."""
 
 
 def _source(place: str) -> tuple[Field, ...]:
@@ -154,7 +156,7 @@ FIELDS = (
     Field("sessions[].command.batch_size", NUMBER, "questions a batch"),
     Field("sessions[].started", TEXT, "when, in UTC"),
     Field("sessions[].ended", MAYBE_TEXT, "when; null: it was killed"),
-    Field("sessions[].ended_how", MAYBE_TEXT, "finished, errors or interrupted"),
+    Field("sessions[].ended_how", MAYBE_TEXT, f"{', '.join(ENDINGS)}; null: it was killed"),
     Field("sessions[].threads", MAP, "threads of each library"),
     *(
         Field(f"sessions[].threads.{each}_NUM_THREADS", MAYBE_TEXT, "null: not set", empty=True)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from harness.data import Document, Hit, Query, Reply
+from harness.data import Answer, Document, Hit, Query, Reply
 
 
 class Knows:
@@ -41,10 +41,10 @@ class Ordered:
 
 
 class Solves:
-    """Ranks the first candidate, and answers nothing."""
+    """Ranks the first candidate, and answers that there is none."""
 
     def solve(self, queries: Sequence[Query], k: int) -> list[Reply]:
-        return [Reply(hits=[Hit((query.pool or ("",))[0], 1.0)]) for query in queries]
+        return [Reply(Answer(""), (Hit((query.pool or ("",))[0], 1.0),)) for query in queries]
 
 
 def like(kind: type, **parts: Any) -> type:

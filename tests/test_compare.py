@@ -20,7 +20,7 @@ from harness.data import Document, Hit, Loaded, Query
 from harness.report.compare import compare
 from harness.report.verdicts import written_comparisons
 from harness.score.paired import holm
-from harness.score.results import read_columns, read_scores
+from harness.score.results import read_columns, read_manifest, read_scores
 
 BARE = "mini-hotpotqa:documents=600,questions={}"
 
@@ -327,7 +327,8 @@ def test_tables_in_markdown_and_names_of_two_systems() -> None:
 def test_replies_are_compared_too() -> None:
     registry.register("systems", "solves")(Solves)
     for folder in ("a", "b"):
-        api.score(api.run(["toy"], ["solves"], out=Path(folder)))
+        made = api.score(api.run(["toy"], ["solves"], out=Path(folder)))
+        assert [each["errors"] for each in read_manifest(made)["pipelines"]] == [0]
     (found,) = compare("a", "b")
     assert found.metric == "EM" and found.verdict == "no regression"
 

@@ -13,6 +13,7 @@ from gating import cli, refused, run
 
 from harness.report.compare import compare
 from harness.report.snapshot import ACCEPTED
+from harness.run.store import one_writer
 
 
 def test_accepting_replaces_the_base_and_keeps_a_log(capsys: Any) -> None:
@@ -125,6 +126,43 @@ def test_interrupted_while_it_accepts_the_old_base_stays(
     assert cli("base", "new") == 0
     assert ("it is back" in capsys.readouterr().err) is (fatal and step == 2)
     assert cli(*words) == 0
+    assert accepted("second")
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_second_process_neither_accepts_nor_restores_meanwhile(
+    step: int, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the first is about to put the old base aside, or has just done so."""
+    run("new")
+    assert cli("base", "new", "--accept", "--reason", "first") == 0
+    rename, done, codes = Path.rename, [], []
+
+    def meanwhile(self: Path, target: Path) -> Path:
+        done.append(target)
+        if len(done) == step:
+            words = ("base", "new", "--accept", "--reason", "third")
+            if not (child := os.fork()):
+                os._exit(cli(*words))
+            codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        return rename(self, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", meanwhile)
+        assert cli("base", "new", "--accept", "--reason", "second") == 0
+    assert codes == [2] and accepted("second")
+    log = [json.loads(line)["reason"] for line in Path("base", ACCEPTED).read_text().splitlines()]
+    assert log == ["first", "second"]
+
+
+def test_who_comes_second_is_told_to_wait(capsys: Any) -> None:
+    run("new")
+    assert cli("base", "new", "--accept", "--reason", "first") == 0
+    capsys.readouterr()
+    with one_writer(Path("base.accepting")):
+        assert cli("base", "new", "--accept", "--reason", "why") == 2
+    assert "A run is being accepted as base: wait for that" in capsys.readouterr().err
+    assert cli("base", "new", "--accept", "--reason", "second") == 0
     assert accepted("second")
 
 

@@ -14,13 +14,14 @@ from answering import Answering
 from official_files import COUNT, put
 
 from harness import api, registry
-from harness.canonical import named_questions, open_corpus, read_gold, source_order
+from harness.canonical import named_questions, open_corpus, read_gold, sample, source_order
 from harness.cli import main
-from harness.data import Answer, Evidence, HarnessError
+from harness.data import UNANSWERABLE, Answer, Evidence, HarnessError
 from harness.run.store import read_rows, row_line
 from harness.score import msmarco, official
 from harness.score.answers import score_squad
 from harness.score.results import read_manifest, read_scores
+from harness.score.submitted import origin
 from harness.score.validity import validate
 
 SMALL = "documents=1000,questions=40,comparisons=true"
@@ -98,6 +99,87 @@ def test_a_mini_run_scores_in_its_file_as_in_the_harness(fmt: str, lost: int) ->
     ours = means(folder, SYSTEM)
     assert 0 < ours["F1"] < 1
     same(api.score_file(made.path, task).scores, ours, fmt)
+
+
+@pytest.mark.parametrize("lost", [0, 3])
+@pytest.mark.parametrize("fmt", ["hotpotqa", "2wikimultihopqa", "musique", "triviaqa"])
+def test_a_sample_is_scored_as_the_run_that_drew_it(fmt: str, lost: int) -> None:
+    """The file is of the sample, or of all questions; what it lacks of the sample scores 0."""
+    task = f"mini-{fmt}:{SMALL}"
+    ours = means(folder := a_run(task, SYSTEM, lost=lost, limit=15, seed=4), SYSTEM)
+    made = api.submit(folder, fmt, "sample.jsonl")
+    report = api.score_file(made.path, task, limit=15, seed=4)
+    same(report.scores, ours, fmt)
+    assert (report.questions, report.seed) == (15, 4)
+    assert api.score_file(made.path, task).scores != report.scores
+    assert api.score_file(made.path, task, limit=15, seed=5).scores != report.scores
+    if not lost:
+        whole = api.submit(a_run(task, SYSTEM), fmt, "whole.jsonl").path
+        same(api.score_file(whole, task, limit=15, seed=4).scores, ours, fmt)
+
+
+def test_a_ranking_of_a_sample_is_scored_as_the_run_that_drew_it() -> None:
+    task = f"mini-hotpotqa:{SMALL}"
+    ours = means(a_run(task, "bm25", limit=15, seed=4), "bm25")
+    made = api.submit("run", "trec", "sample.run")
+    found = api.score_file(made.path, task, format="trec", limit=15, seed=4)
+    assert found.scores == pytest.approx({name: ours[name] for name in found.scores}, abs=1e-9)
+    assert api.score_file(made.path, task, format="trec").scores["AP"] < found.scores["AP"]
+
+
+def test_a_whole_file_of_musique_full_gives_the_drawn_rows(tmp_path: Path) -> None:
+    """Twins have one id: which row is the drawn one, its place says. A sample of single twins is no
+    MuSiQue-Full, and its answerable rows alone are scored."""
+    _, made, gold = full()
+    task, data = "musique:version=full", tmp_path / "data"
+    names = named_questions(next(data.glob("musique*/*/native.jsonl")).parent)
+    ids = sample(names, 9, 2)
+    asked = [names[each].native for each in ids if UNANSWERABLE not in names[each].native]
+    assert 0 < len(asked) < len(ids)
+    rows = {row["id"]: row for row in map(json.loads, gold.open()) if row["answerable"]}
+    order = [each for each in rows if each in asked]
+    theirs = {each["id"]: each for each in reversed(loaded(made.path))}  # the answerable one
+    by_hand = official.musique([theirs[e] for e in order], [rows[e] for e in order])
+    found = api.score_file(made.path, task, limit=9, seed=2)
+    assert found.scores == by_hand.scores and found.scores.keys() == MUSIQUE.keys()
+    assert found.questions == 9
+
+
+def test_answers_of_a_sample_to_ms_marco(monkeypatch) -> None:
+    monkeypatch.setattr(msmarco, "tokenised", str.lower)
+    api.prepare("msmarco-qa", official_files.msmarco_qa(Path("source"))[0], "validation")
+    a_run("msmarco-qa", BARE)
+    whole = api.submit("run", "msmarco-qa", "whole.json").path
+    one, other = (api.score_file(whole, "msmarco-qa", limit=n, seed=3) for n in (9, COUNT))
+    assert one.scores != other.scores and other.scores == api.score_file(whole, "msmarco-qa").scores
+    rows = loaded(whole)
+    names = named_questions(Path(read_manifest(Path("run"))["pipelines"][0]["data"]))
+    asked = {int(names[each].native) for each in sample(names, 9, 3)}
+    kept = [row for row in rows if row["query_id"] in asked]
+    put(Path("sample.json"), official_files.lines(kept))
+    assert api.score_file("sample.json", "msmarco-qa", limit=9, seed=3).scores == one.scores
+    answerable = next(row for row in kept if row["query_id"] % 6)
+    put(Path("less.json"), official_files.lines(row for row in kept if row is not answerable))
+    with pytest.raises(HarnessError, match="is in the reference file alone"):
+        api.score_file("less.json", "msmarco-qa", limit=9, seed=3)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [({"limit": 0}, "Write --limit 1 or more"), ({"limit": 3, "gold": "g"}, "Leave out --gold")],
+)
+def test_a_sample_is_drawn_from_prepared_data_alone(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(HarnessError, match=said):
+        api.score_file("f", "hotpotqa", **given)
+
+
+@pytest.mark.parametrize(("limit", "said"), [(1, "1 question drawn"), (7, "7 questions drawn")])
+def test_a_sample_is_told(limit: int, said: str) -> None:
+    task = f"mini-hotpotqa:{SMALL}"
+    a_run(task, SYSTEM, limit=limit, seed=3)
+    made = api.submit("run", "hotpotqa", "made.json")
+    report = api.score_file(made.path, task, limit=limit, seed=3)
+    assert origin(task, None, None, report) == f"split test, {said} by seed 3, official gold"
 
 
 OFFICIAL = {

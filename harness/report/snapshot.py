@@ -13,18 +13,20 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from harness.data import HarnessError, raise_together
 from harness.report.gate import Accepted, Tolerance
+from harness.run.store import LOCK, one_writer
 from harness.score.results import read_manifest, score_heads
 
 ACCEPTED = "accepted.jsonl"
 STAGING = ".accepting"
 """Behind a base's name: the folder beside it in which ``new`` waits, and ``old`` until it is in
-place."""
+place. Whoever holds its lock may change the base."""
 
 
 def check_accept(base: Path, new: Path, reason: str, whole: bool = True) -> None:
@@ -82,43 +84,64 @@ def accept(base: Path, new: Path, reason: str, tolerances: Sequence[Tolerance]) 
     """
     check_accept(base, new, reason)
     base = base.resolve()
-    staging = _cleared(base)
-    before = last_accepted(base)
-    told = {
-        "date": date.today().isoformat(),
-        "reason": reason.strip(),
-        "tolerances": [
-            each.as_json() for each in tolerances or (before.tolerances if before else ())
-        ],
-    }
-    staging.mkdir(parents=True)
-    try:
-        _copy(new, staging / "new", _log(base) + json.dumps(told, ensure_ascii=False) + "\n")
-        if base.exists():
-            base.rename(staging / "old")
-        (staging / "new").rename(base)
-    finally:
-        _cleared(base)
+    with _held(base) as staging:
+        _clear(base)
+        before = last_accepted(base)
+        told = {
+            "date": date.today().isoformat(),
+            "reason": reason.strip(),
+            "tolerances": [
+                each.as_json() for each in tolerances or (before.tolerances if before else ())
+            ],
+        }
+        try:
+            _copy(new, staging / "new", _log(base) + json.dumps(told, ensure_ascii=False) + "\n")
+            if base.exists():
+                base.rename(staging / "old")
+            (staging / "new").rename(base)
+        finally:
+            _clear(base)
 
 
 def restore(base: Path) -> bool:
     """Put the old base back that an `accept`, killed at its last step, left beside its place."""
-    old = _staging(base.resolve()) / "old"
-    if base.exists() or not (old / ACCEPTED).exists():
+    if not _put_aside(base := base.resolve()):
         return False
-    old.rename(base.resolve())
-    return True
+    with _held(base):
+        aside = _put_aside(base)
+        _clear(base)
+    return aside
 
 
-def _cleared(base: Path) -> Path:
-    """The staging folder of a base, gone if an `accept` left it, the old base back in its place."""
+@contextmanager
+def _held(base: Path) -> Iterator[Path]:
+    """The staging folder of a base, ours alone, and gone when it is empty."""
     staging = _staging(base)
-    restore(base)
     if staging.exists():
-        if not staging.is_dir() or {each.name for each in staging.iterdir()} - {"old", "new"}:
+        inside = {each.name for each in staging.iterdir()} if staging.is_dir() else {""}
+        if inside - {"old", "new", LOCK}:
             raise HarnessError(f"{staging} is in the way.", "Move it elsewhere.")
-        shutil.rmtree(staging)
-    return staging
+    wait = f"A run is being accepted as {base.name}: wait for that, and compare again."
+    try:
+        with one_writer(staging, wait):
+            yield staging
+    finally:
+        with suppress(OSError):
+            staging.rmdir()
+
+
+def _put_aside(base: Path) -> bool:
+    """Whether the old base stands in the staging folder and none in its place."""
+    return not base.exists() and (_staging(base) / "old" / ACCEPTED).exists()
+
+
+def _clear(base: Path) -> None:
+    """Take away what an `accept` left in the staging folder, the old base back in its place."""
+    if _put_aside(base):
+        (_staging(base) / "old").rename(base)
+    for name in ("old", "new"):
+        if (left := _staging(base) / name).exists():
+            shutil.rmtree(left)
 
 
 def last_accepted(base: Path) -> Accepted | None:

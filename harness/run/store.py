@@ -246,12 +246,19 @@ def asked_rows(path: Path, ids: Sequence[str]) -> Iterator[tuple[str, Row | None
     yield from ((query_id, None) for query_id in left)
 
 
+LOCK = ".lock"
+OTHERS = "Wait for it, stop it, or choose another folder with --out."
+
+
 @contextmanager
-def one_writer(folder: Path) -> Iterator[None]:
-    """Hold a run folder against other processes; the system lets go of it when we die."""
+def one_writer(folder: Path, mend: str = OTHERS) -> Iterator[None]:
+    """Hold a run folder against other processes; the system lets go of it when we die.
+
+    mend: what to tell whoever comes second
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / ".lock"
-    with _locked(path) as lock:
+    path = folder / LOCK
+    with _locked(path, mend) as lock:
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()}")
         lock.flush()
@@ -261,7 +268,7 @@ def one_writer(folder: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-def _locked(path: Path) -> IO[str]:
+def _locked(path: Path, mend: str) -> IO[str]:
     """The open file of a lock that is ours, and that no earlier holder has just removed."""
     while True:
         lock = path.open("a+")
@@ -271,10 +278,7 @@ def _locked(path: Path) -> IO[str]:
             lock.seek(0)
             holder = lock.read().strip() or "another process"
             lock.close()
-            raise HarnessError(
-                f"{path.parent} is being written by {holder}.",
-                "Wait for it, stop it, or choose another folder with --out.",
-            ) from None
+            raise HarnessError(f"{path.parent} is being written by {holder}.", mend) from None
         with suppress(FileNotFoundError):
             if os.path.samestat(path.stat(), os.fstat(lock.fileno())):
                 return lock

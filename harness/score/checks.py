@@ -23,6 +23,7 @@ class Report:
     warnings: what it does not say and should: see `harness.score.validity`
     questions: of the prepared data that it is scored against; None: of a gold file
     gold:    the kind of that data's gold; empty: of a gold file
+    seed:    what drew these questions, as those of a run; None: all are asked
     """
 
     scores: Mapping[str, float]
@@ -31,6 +32,7 @@ class Report:
     warnings: tuple[str, ...] = ()
     questions: int | None = None
     gold: str = ""
+    seed: int | None = None
 
 
 def mean(rows: Iterable[Mapping[str, float]], n: int, scale: float = 1.0) -> dict[str, float]:

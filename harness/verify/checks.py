@@ -38,7 +38,7 @@ from harness.verify.findings import Findings, counted, printable, told
 from harness.verify.report import Report
 from harness.verify.rerun import Rerun, rerun
 from harness.verify.strict import Unreadable, loads
-from harness.verify.times import wrong_times
+from harness.verify.times import wrong_sessions
 
 NAME = re.compile(r"[\w-]{1,60}")
 """Of a split."""
@@ -197,7 +197,7 @@ def _opened(case: Case) -> None:
     for name in case.files:
         if name.endswith("/rows.jsonl") and name not in named:
             case.found.add("name", name, "no pipeline of the manifest has these rows.")
-    for wrong in wrong_times(about["sessions"]):
+    for wrong in wrong_sessions(about["sessions"]):
         case.found.add("manifest", "manifest.json", wrong)
     if len(named) < len(about["pipelines"]):
         case.found.add("manifest", "manifest.json", "two pipelines have the same rows.")
