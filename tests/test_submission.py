@@ -174,12 +174,17 @@ def test_a_sample_is_drawn_from_prepared_data_alone(given: dict[str, Any], said:
 
 
 @pytest.mark.parametrize(("limit", "said"), [(1, "1 question drawn"), (7, "7 questions drawn")])
-def test_a_sample_is_told(limit: int, said: str) -> None:
+def test_a_sample_is_told(limit: int, said: str, capsys) -> None:
     task = f"mini-hotpotqa:{SMALL}"
     a_run(task, SYSTEM, limit=limit, seed=3)
     made = api.submit("run", "hotpotqa", "made.json")
     report = api.score_file(made.path, task, limit=limit, seed=3)
-    assert origin(task, None, None, report) == f"split test, {said} by seed 3, official gold"
+    against = f"split test, {said} by seed 3, official gold"
+    assert origin(task, None, None, report) == against
+    words = ["score-file", "made.json", "--task", task, "--limit", str(limit), "--seed", "3"]
+    code, out, _ = told(words, capsys)
+    assert code == 0 and against in out
+    assert {f"{key}: {value}" for key, value in report.printed.items()} <= set(out.splitlines())
 
 
 OFFICIAL = {

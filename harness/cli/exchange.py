@@ -12,6 +12,10 @@ import typer
 from harness.cli.common import Data, Moved, Setting, Split, show_tables
 from harness.data import DATA, HarnessError
 
+Limit = Annotated[
+    int | None, typer.Option(min=1, help="Questions, drawn by --seed as those of a run.")
+]
+SampleSeed = Annotated[int, typer.Option(help="Of the sample.")]
 SHOWN = 5
 """Lines of a script's log that are printed."""
 
@@ -89,6 +93,8 @@ def score_file_(
     aliases: Annotated[
         Path | None, typer.Option(help="id_aliases.json, which 2Wiki's --gold needs.")
     ] = None,
+    limit: Limit = None,
+    seed: SampleSeed = 0,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, unrounded.")] = False,
     data: Data = DATA,
 ) -> None:
@@ -96,7 +102,7 @@ def score_file_(
     from harness.report.sheet import MINI
     from harness.score.submitted import generated, origin, score_against
 
-    report = score_against(file, task, style, split, data, gold, aliases)
+    report = score_against(file, task, style, split, data, gold, aliases, limit, seed)
     against = origin(task, split, gold, report)
     note = f"official script's arithmetic, {against}; not a leaderboard entry"
     note += f"; {MINI}" if generated(task, gold) else ""
@@ -160,10 +166,8 @@ def import_(
     ] = False,
     split: Split = None,
     setting: Setting = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Questions, drawn by --seed as those of a run.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
+    limit: Limit = None,
+    seed: SampleSeed = 0,
     out: Annotated[
         Path | None,
         typer.Option("-o", "--out", help="A new folder, or a run's; else under results/runs."),
