@@ -12,6 +12,7 @@ from typing import Any
 
 from harness import files, registry
 from harness.canonical import sample
+from harness.contract import Task
 from harness.data import HarnessError, raise_together
 from harness.prepare import checked_split, prepared
 from harness.score.checks import Report
@@ -41,21 +42,15 @@ def score_against(
         of them: what the file has no answer to, the official script counts as ever
     Raises `HarnessError`, with all mistakes together, and for what the official script refuses.
     """
-    if limit is not None and (gold is not None or limit < 1):
-        raise HarnessError(
-            "--limit draws one question or more from prepared data, as a run does.",
-            "Leave out --gold, or --limit." if gold else "Write --limit 1 or more.",
-        )
+    _check_sample(limit, gold)
     if gold is not None and name in BENCHMARKS and fmt in (None, name):
         return _scored(name, read_files(name, path, gold, aliases))
     if _only_gold(name):
         raise HarnessError(f"{name} is not prepared as a task.", "Name its gold with --gold FILE.")
     spelled = parse_spelled(name)
     task = registry.task(spelled)
-    mistakes = []
-    if fmt is not None and fmt not in task.submissions:
-        listed = ", ".join(task.submissions)
-        mistakes.append(HarnessError(f"{fmt} does not fit {name}.", f"Formats that do: {listed}."))
+    mistakes: list[HarnessError] = []
+    fmt = _fitting(fmt, name, task, mistakes)
     if aliases is not None and gold is None:
         mistakes.append(
             HarnessError(f"--aliases without --gold: {name} has its own.", "Leave it out.")
@@ -65,7 +60,6 @@ def score_against(
     except HarnessError as error:
         mistakes.append(error)
     raise_together(mistakes)
-    fmt = fmt or task.submissions[0]
     options = {"metrics": task.ranking_metrics, "rel": task.rel} if fmt == "trec" else {}
     if gold is not None:
         return _scored(fmt, read_files(fmt, path, gold, aliases), **options)
@@ -74,11 +68,24 @@ def score_against(
     prediction = BENCHMARKS[fmt][1](path)
     if limit is not None and fmt in ASKED:
         prediction = ASKED[fmt](prediction, whole, questions)
-    values = [prediction, *SHAPES[fmt](questions)]
-    report = _without(_scored(fmt, values, **options), _unfilled(fmt, questions))
+    report = _against(questions, fmt, prediction, options)
     kind = task.kind if fmt in CORPUS else "official"
-    drew = None if limit is None else seed
-    return replace(report, questions=len(questions.questions), gold=kind, seed=drew)
+    return replace(report, gold=kind, seed=None if limit is None else seed)
+
+
+def _against(questions: Known, fmt: str, prediction: Any, options: Mapping[str, Any]) -> Report:
+    """A parsed file against questions of prepared data."""
+    report = _scored(fmt, [prediction, *SHAPES[fmt](questions)], **options)
+    kept = _without(report, _unfilled(fmt, questions))
+    return replace(kept, questions=len(questions.questions))
+
+
+def _fitting(fmt: str | None, name: str, task: Task, mistakes: list[HarnessError]) -> str:
+    """The format, or the task's own; one that does not fit is a mistake."""
+    if fmt is not None and fmt not in task.submissions:
+        listed = ", ".join(task.submissions)
+        mistakes.append(HarnessError(f"{fmt} does not fit {name}.", f"Formats that do: {listed}."))
+    return fmt or task.submissions[0]
 
 
 def origin(name: str, split: str | None, gold: Path | None, report: Report) -> str:
@@ -110,6 +117,14 @@ def _scored(fmt: str, values: Sequence[Any], **options: Any) -> Report:
 
 
 # --- a sample -------------------------------------------------------------------------
+
+
+def _check_sample(limit: int | None, gold: Path | None) -> None:
+    if limit is not None and (gold is not None or limit < 1):
+        raise HarnessError(
+            "--limit draws one question or more from prepared data, as a run does.",
+            "Leave out --gold, or --limit." if gold else "Write --limit 1 or more.",
+        )
 
 
 def _drawn(whole: Known, limit: int, seed: int) -> Known:
