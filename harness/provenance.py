@@ -126,6 +126,7 @@ FIELDS = (
     Field("stages{}.parts.dtype", TEXT, "the numbers that its models ran in"),
     Field("stages{}.parts.batch_size", NUMBER, "questions a batch"),
     Field("stages{}.parts.files", LIST, "hashes of checkpoints and files from outside", empty=True),
+    Field("stages{}.parts.files[]", TEXT, "one"),
     Field("stages{}.parts.sources", TEXT, "the modules that it is made of"),
     Field("stages{}.parts.sources*", MAP, "their hashes; prompts and templates are modules"),
     Field("stages{}.parts.versions", TEXT, "the numeric packages that it reaches"),
@@ -142,6 +143,7 @@ FIELDS = (
     Field("sessions[]", MAP, "one start"),
     Field("sessions[].command", MAP, "what was asked for"),
     Field("sessions[].command.argv", (list, NoneType), "as it was typed; null: from Python"),
+    Field("sessions[].command.argv[]", TEXT, "a word", empty=True),
     Field("sessions[].command.jobs", LIST, "tasks, splits and settings"),
     Field("sessions[].command.jobs[]", MAP, "one"),
     Field("sessions[].command.jobs[].task", TEXT, "the task as it is spelled"),
@@ -182,6 +184,7 @@ FIELDS = (
     Field("sessions[].code*.commit", MAYBE_TEXT, "the checkout it ran from"),
     Field("sessions[].code*.diff", MAYBE_TEXT, "hash of `git diff HEAD`; null: none"),
     Field("sessions[].code*.changed", LIST, "files that differ from the commit", empty=True),
+    Field("sessions[].code*.changed[]", TEXT, "one"),
     Field("sessions[].code*.reason", TEXT, "why there is no commit", empty=True),
     Field("sessions[].packages", TEXT, "what was installed"),
     Field("sessions[].packages*", MAP, "a fact"),
@@ -258,6 +261,37 @@ def altered(manifest: Mapping[str, Any]) -> list[str]:
     facts = {key for key, fact in manifest["facts"].items() if digest(fact) != key}
     stages = {key for key in manifest["stages"] if stage_key(parts_of(manifest, key)) != key}
     return [*(f"facts.{key}" for key in sorted(facts)), *(f"stages.{k}" for k in sorted(stages))]
+
+
+def pruned(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest without the stages and facts that nothing points at."""
+    entries, stages = manifest["pipelines"], manifest["stages"]
+    keys: set[str] = set()
+    ahead = [key for entry in entries for key in entry.get("stages", ())]
+    while ahead:
+        key = ahead.pop()
+        if key in stages and key not in keys:
+            keys.add(key)
+            ahead += [stages[key]["parts"]["after"], (stages[key]["shown"] or {}).get("after")]
+    facts = {
+        *(entry.get(name) for entry in entries for name in ("source", "train")),
+        *(stages[key]["parts"][name] for key in keys for name in SHARED),
+        *(each[name] for each in manifest["sessions"] for name in ("machine", "code", "packages")),
+    }
+    return {
+        **manifest,
+        "stages": {key: stage for key, stage in stages.items() if key in keys},
+        "facts": {key: fact for key, fact in manifest["facts"].items() if key in facts},
+    }
+
+
+def loose(manifest: Mapping[str, Any]) -> list[str]:
+    """The stages and facts of a whole manifest that nothing points at."""
+    left = pruned(manifest)
+    tables = ("stages", "facts")
+    return [
+        f"{table}.{key}" for table in tables for key in manifest[table] if key not in left[table]
+    ]
 
 
 def parts_of(manifest: Mapping[str, Any], key: str) -> dict[str, Any]:

@@ -155,8 +155,10 @@ def test_a_mistake_is_one_sentence(system: str, said: str, capsys) -> None:
 def test_what_a_bundle_names_is_not_run_by_who_verifies_it() -> None:
     task, data = "mini-hotpotqa:documents=300,questions=40", Path("data").absolute()
     with code_allowed():
-        bundle = packed(Path(), data, [task], ["my/file.py:Longest"], limit=4)
+        anywhere = f"{Path('my/file.py').absolute()}:Longest"
+        bundle = packed(Path(), data, [task], ["my/file.py:Longest", anywhere], limit=4)
     Path("ran").unlink()
     report = api.verify(bundle, data, again=2)
-    assert any("--allow-code" in each.sentence for each in report.findings)
-    assert not Path("ran").exists()
+    assert report.findings == () and report.badge == "arithmetic verified"
+    assert all("is code in a file" in each for each in report.unasked.values())
+    assert len(report.unasked) == 2 and not Path("ran").exists()

@@ -41,7 +41,9 @@ from harness import api, registry
 from harness.canonical import read_gold
 from harness.cli import main
 from harness.data import Answer, Evidence, Gold, HarnessError, Hit, Row
+from harness.manifest import digest, stage_key
 from harness.prepare import prepare
+from harness.provenance import parts_of
 from harness.report.bundle import archive, pack
 from harness.run.plan import make_plan
 from harness.run.runner import run
@@ -156,6 +158,15 @@ def in_entry(**values: object) -> Callable[[dict[str, Any]], None]:
 
 def stage_of(about: dict[str, Any], number: int = 1) -> dict[str, Any]:
     return about["stages"][entry_of(about, number)["key"]]
+
+
+def spare_stage(about: dict[str, Any]) -> None:
+    """A stage of another seed, to which nothing points."""
+    spare = json.loads(json.dumps(stage_of(about)))
+    spare["parts"]["seed"] = 7
+    about["stages"]["spare"] = spare
+    key = stage_key(parts_of(about, "spare"))
+    about["stages"][key] = about["stages"].pop("spare")
 
 
 def first_metric(value: object) -> Callable[[dict[str, Any]], None]:
@@ -380,6 +391,51 @@ FORGED: dict[str, tuple[str, Change]] = {
     "markup in training data": ("text", submission(training_data=["<img src=x>"])),
     "text turned around": ("text", submission(system="A \u202esystem")),
     "text that does not show": ("text", submission(system="A\u200b system")),
+    "a mark that does not show": ("text", submission(system="A sys\u034ftem")),
+    "a variation that does not show": ("text", submission(system="A system\ufe0f")),
+    "a dotless pattern": ("text", submission(system="A system\u2800")),
+    "a formula behind a wide blank": ("text", submission(contact="\u1680=1")),
+    "a tower of marks": ("text", submission(description="A" + "\u0301" * 30)),
+    "a name with a blank behind it": ("text", submission(system="A system ")),
+    "a name as long as a text": ("text", submission(system="A" * 101)),
+    # what the manifest says of itself
+    "a fact that nobody needs": (
+        "provenance",
+        manifest(lambda about: about["facts"].update({digest("x"): "x"})),
+    ),
+    "a stage that nobody needs": ("provenance", manifest(spare_stage)),
+    "packages that made no stage": (
+        "provenance",
+        manifest(
+            lambda about: about["facts"][about["sessions"][0]["packages"]]["numeric"].pop("numpy"),
+            keys=True,
+        ),
+    ),
+    "a file that is in no key": (
+        "keys",
+        manifest(lambda about: stage_of(about)["files"].append(["model.bin", "0" * 16])),
+    ),
+    "half of a file": ("keys", manifest(lambda about: stage_of(about)["files"].append(["x"]))),
+    "a word that is none": (
+        "provenance",
+        manifest(lambda about: about["sessions"][0]["command"].update(argv=[1])),
+    ),
+    "another corpus in the source": (
+        "provenance",
+        manifest(
+            lambda about: about["facts"][entry_of(about)["source"]].update(documents=9), keys=True
+        ),
+    ),
+    "no scorer": (
+        "scores",
+        lambda files: edit(files, "scores.json", lambda told: told.update(scorer=1e9)),
+    ),
+    "a scorer of no package": (
+        "scores",
+        lambda files: edit(
+            files, "scores.json", lambda told: told["scorer"]["versions"].pop("numpy")
+        ),
+    ),
     # coverage
     "a question left out": (
         "coverage",
@@ -1449,11 +1505,22 @@ def test_the_verifier_draws_the_questions_and_their_seed(made, monkeypatch) -> N
     ("name", "said"),
     [("results from outside", "takes its results from a file")],
 )
-def test_what_cannot_be_asked_again_is_a_finding_not_a_pass(name, said, made, tmp_path) -> None:
+def test_what_cannot_be_asked_again_is_told_and_not_called_rerun(
+    name, said, made, tmp_path, capsys
+) -> None:
     bundle = GOOD[name](tmp_path, tmp_path / "own")
     report = verify(bundle, tmp_path / "own", again=5)
-    assert {finding.rule for finding in report.findings} == {"rerun"}
-    assert said in str(report.findings[0])
+    assert report.findings == () and said in str(report.unasked.values())
+    there = len(report.reruns)
+    assert report.badge.startswith("re-run") == bool(there) and report.unasked
+    assert report.badge.endswith(", in part") == bool(there)
+    (task, system), *_ = report.unasked
+    assert report.badge_of(task, system) == "arithmetic verified"
+    words = ["verify", str(bundle), "--rerun", "5", "--data", str(tmp_path / "own")]
+    assert main(words) == 0
+    assert f"{system}: not asked again: " in capsys.readouterr().out
+    assert main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["unasked"][0]["system"] == system
 
 
 @pytest.mark.parametrize(
@@ -1466,6 +1533,7 @@ def test_what_cannot_be_asked_again_is_a_finding_not_a_pass(name, said, made, tm
         ("unheard-of", "no system 'unheard-of'"),
         ("trec:file=their.run", "takes its results from a file"),
         ("retrollm:expansion=trec:their.run", "takes its results from a file"),
+        ("their.py:Rerank", "their.py:Rerank is code in a file"),
     ],
 )
 def test_asking_again_opens_nothing_that_a_bundle_points_at(system, said, made) -> None:
@@ -1495,9 +1563,10 @@ def test_a_system_that_may_take_a_file_and_takes_none_can_be_asked_again() -> No
 def test_a_checkpoint_that_is_not_the_one_of_the_bundle_is_not_run(made, tmp_path) -> None:
     def change(about: dict[str, Any]) -> None:
         stage_of(about)["parts"]["files"] = ["0" * 16]
+        stage_of(about)["files"] = [["model.bin", "0" * 16]]
 
     report = verify(with_scores(made, change, tmp_path), made.data, again=3)
-    assert "other files here" in str(report.findings)
+    assert report.findings == () and "other files here" in str(report.unasked.values())
 
 
 def test_code_that_is_not_the_one_of_the_bundle_is_told(made, tmp_path) -> None:

@@ -57,7 +57,7 @@ LIMITS = {
 """The files of a bundle beside its rows, and how many bytes each may have."""
 ALWAYS = ("manifest.json", "submission.json", "scores.json", "scores.jsonl")
 ROWS = re.compile(
-    r"[a-z0-9][A-Za-z0-9.,=@+_-]{0,119}/[a-z0-9][A-Za-z0-9.,=@+_-]{0,119}/rows\.jsonl"
+    r"[A-Za-z0-9][A-Za-z0-9.,=@+_-]{0,119}/[A-Za-z0-9][A-Za-z0-9.,=@+_-]{0,119}/rows\.jsonl"
 )
 LONG = 2_000
 """Characters of a text in submission.json."""
@@ -91,7 +91,7 @@ def pack(
     except HarnessError as error:
         mistakes.append(error)
     raise_together(mistakes)
-    rows = {entry["rows"]: _rows(run, entry, data) for entry in about["pipelines"]}
+    rows = {_checked(entry["rows"]): _rows(run, entry, data) for entry in about["pipelines"]}
     files = {
         **rows,
         "manifest.json": _json(_homeless(about)),
@@ -104,6 +104,16 @@ def pack(
             files[name] = path.read_bytes()
     _place(out, archive(files))
     return out
+
+
+def _checked(name: str) -> str:
+    """The name of a file of rows; `HarnessError` if no verifier would take it."""
+    if not ROWS.fullmatch(name):
+        raise HarnessError(
+            f"{name} cannot stand in a bundle: a folder's name begins with a letter or a digit.",
+            "Run it again into a new folder.",
+        )
+    return name
 
 
 def quoting(run: Path) -> list[str]:

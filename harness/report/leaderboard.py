@@ -49,6 +49,7 @@ class Line:
     """
 
     report: Report
+    task: str
     system: str
     cells: Mapping[str, Record]
     ended: Counter[str]
@@ -70,7 +71,8 @@ class Line:
             more = f" and {len(self.same) - SHOWN} more" if len(self.same) > SHOWN else ""
             told.append(f"same rows as {', '.join(self.same[:SHOWN])}{more}")
         zero = ["not zero-shot"] if self.trained else []
-        return [self.report.badge, *zero, *self.report.unchecked(self.system), *told]
+        badge = self.report.badge_of(self.task, self.system)
+        return [badge, *zero, *self.report.unchecked(self.system), *told]
 
 
 @dataclass(frozen=True)
@@ -249,6 +251,7 @@ def _ranked(sample: Sample, pile: _Pile, metric: str | None) -> Ranked:
     lines = [
         Line(
             report,
+            sample.task,
             line.system,
             line.cells,
             line.ended,

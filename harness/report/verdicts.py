@@ -47,7 +47,7 @@ def _has_news(each: Comparison) -> bool:
 
 
 def _row(each: Comparison) -> tuple[str, ...]:
-    found = each.found
+    found, same = each.found, each.because == SAME
     if not each.verdict:
         return each.new, each.metric, *[NONE] * 7, each.because
     interval = "" if math.isnan(found.low) else f"\n{found.low:+.3f} to {found.high:+.3f}"
@@ -56,12 +56,12 @@ def _row(each: Comparison) -> tuple[str, ...]:
         each.metric,
         f"{each.base_mean:.3f}",
         f"{each.new_mean:.3f}",
-        f"{found.difference:+.3f}{interval}",
-        f"{each.p:.2g}",
+        NONE if same else f"{found.difference:+.3f}{interval}",
+        NONE if same else f"{each.p:.2g}",
         f"{found.wins}/{found.ties}/{found.losses}",
         f"{found.n} ({found.groups})\n{each.gold}",
-        NONE if math.isnan(found.visible) else f"{found.visible:.3f}",
-        each.verdict,
+        NONE if same or math.isnan(found.visible) else f"{found.visible:.3f}",
+        f"{each.verdict}: {SAME}" if same else each.verdict,
     )
 
 

@@ -23,7 +23,7 @@ from harness.contract import Task
 from harness.data import DATA, Answer, HarnessError, Questions, Reply, Row, raise_together
 from harness.files import has_rows
 from harness.manifest import digest
-from harness.provenance import BLANK, FORMAT, import_key
+from harness.provenance import BLANK, FORMAT, import_key, pruned
 from harness.run.external import NOT_IN_FILE, translate
 from harness.run.plan import Job, job_of
 from harness.run.readers import READERS, Prepared, read
@@ -312,4 +312,4 @@ def _record(folder: Path, old: dict[str, Any], job: Job, entry: Mapping[str, Any
     others = [each for each in old["pipelines"] if place_of(each) != place_of(entry)]
     told = {**entry, "source": digest(source)}
     facts = {**old["facts"], told["source"]: source}
-    write_manifest(folder, {**old, "pipelines": [*others, told], "facts": facts})
+    write_manifest(folder, pruned({**old, "pipelines": [*others, told], "facts": facts}))

@@ -132,7 +132,7 @@ def _no_more(place: str, told: Mapping[str, Any], names: Iterable[str], answers_
     if more:
         raise HarnessError(
             f"{place} also holds {' and '.join(more)}, which plain predictions do not carry.",
-            f"Name the format of the benchmark. {ALONE}",
+            f"Name the benchmark's format, as --format hotpotqa does. {ALONE}",
         )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ from harness import registry
 from harness.canonical import read_about
 from harness.files import json_value
 from harness.manifest import digest
-from harness.provenance import FORMAT, SHARED
+from harness.provenance import FORMAT, SHARED, pruned
 from harness.run.environment import code, machine, packages, threads
 from harness.run.store import RowFile
 from harness.score.results import read_manifest
@@ -130,22 +130,14 @@ class _Record:
 
     def write(self) -> None:
         """Write the manifest; what nothing points at is left out."""
-        entries = list(self.entries.values())
-        keys = {key for entry in entries for key in _reached(entry.get("stages", ()), self.stages)}
-        stages = {key: self.stages[key] for key in self.stages if key in keys}
-        pointers = {
-            *(entry.get(name) for entry in entries for name in ("source", "train")),
-            *(each["parts"][name] for each in stages.values() for name in SHARED),
-            *(each[name] for each in self.sessions for name in ("machine", "code", "packages")),
-        }
         new = {
             "format": FORMAT,
-            "pipelines": entries,
+            "pipelines": list(self.entries.values()),
             "sessions": self.sessions,
-            "stages": stages,
-            "facts": {key: fact for key, fact in self.facts.items() if key in pointers},
+            "stages": self.stages,
+            "facts": self.facts,
         }
-        write_manifest(self.folder, new)
+        write_manifest(self.folder, pruned(new))
 
     def _fact(self, fact: Any) -> str:
         """Keep what others point at; returns its digest."""
@@ -219,15 +211,6 @@ def _all_of(node: Node) -> list[Node]:
     """The stages of a pipeline, and those that retrieve for its demonstrations."""
     retrieving = [each.shown.after for each in node.chain if each.shown]
     return [*node.chain, *(each for last in retrieving if last for each in last.chain)]
-
-
-def _reached(keys: Iterable[str | None], stages: Mapping[str, Any]) -> Iterator[str]:
-    """These stages, and those that retrieve for their demonstrations."""
-    for key in keys:
-        if key is not None and key in stages:
-            shown = stages[key]["shown"] or {}
-            yield key
-            yield from _reached((stages[key]["parts"]["after"], shown.get("after")), stages)
 
 
 def _shown_to(node: Node) -> list[str]:

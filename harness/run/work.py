@@ -138,8 +138,8 @@ def home_of(job: Job) -> str:
 
 
 def safe(text: str) -> str:
-    """A readable file name (the key behind it keeps it unique)."""
-    return re.sub(r"[^A-Za-z0-9.,=@+-]+", "_", text)[:80]
+    """A readable file name, a letter or digit first (the key behind it keeps it unique)."""
+    return re.sub(r"[^A-Za-z0-9.,=@+-]+", "_", text).lstrip("_.,=@+-")[:80]
 
 
 def _parts(stage: Stage, system: Any, work: Work, plan: Plan, after: Node | None) -> dict[str, Any]:

@@ -13,19 +13,29 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from unicodedata import category, normalize
+from unicodedata import category, combining, normalize
 
 from harness import registry
-from harness.canonical import open_questions, read_gold, sample
+from harness.canonical import open_questions, read_about, read_gold, sample
 from harness.contract import Task
 from harness.data import DATA, Gold, HarnessError
 from harness.files import reading
 from harness.prepare import checked_split, prepared, slug
-from harness.provenance import BLANK, altered, import_key, imported, missing, parts_of, strange
+from harness.provenance import (
+    BLANK,
+    altered,
+    import_key,
+    imported,
+    loose,
+    missing,
+    parts_of,
+    strange,
+)
 from harness.provenance import FORMAT as MANIFEST
 from harness.report.bundle import ALWAYS, FORMAT, LATENCY, wrong_fields
 from harness.run.progress import Progress, silent
@@ -48,10 +58,17 @@ LARGEST = {"documents": 200_000, "questions": 20_000}
 """Of a generated task that a bundle makes us generate."""
 WORLDS = 40
 """Generated tasks of a bundle."""
-FORMULA = tuple("=+-@\t\r")
+FORMULA = tuple("=+-@")
 TAG = re.compile(r"<[a-zA-Z/!?]")
-BLANKS = "\u115f\u1160\u3164\uffa0"
-"""Letters that show nothing."""
+BLANKS = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
+    "\U000e0100-\U000e01ef]"
+)
+"""Letters, marks and signs that show nothing."""
+MARKS = 4
+"""Marks above and below one letter."""
+NAME_LONG = 100
+"""Characters of a system's name."""
 HIDDEN = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
 """Categories of characters that do not show, or turn the text around them."""
 SHARED = ("setting", "seed", "device", "dtype", "batch_size", "fingerprint")
@@ -83,6 +100,7 @@ class Case:
     found: Findings = field(default_factory=Findings)
     notices: dict[str, None] = field(default_factory=dict)
     unknown: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    unasked: dict[tuple[str, str], str] = field(default_factory=dict)
     files: dict[str, Unpacked] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
     submission: dict[str, Any] = field(default_factory=dict)
@@ -147,7 +165,8 @@ def examine(
         reruns = _again(case, again, seed, progress)
     findings, notices = tuple(case.found), tuple(case.notices)
     drawn = seed if again else None
-    return Report(bundle.name, findings, notices, reruns, drawn, case.submission, case.unknown)
+    told = (case.submission, case.unknown, case.unasked)
+    return Report(bundle.name, findings, notices, reruns, drawn, *told)
 
 
 # --- what the bundle says of itself ---------------------------------------------------
@@ -193,6 +212,8 @@ def _opened(case: Case) -> None:
     case.about = about
     for name in altered(about):
         case.found.add("keys", "manifest.json", f"{name} is not what it hashes to.")
+    for name in loose(about):
+        case.found.add("provenance", "manifest.json", f"nothing points at {printable(name)}.")
     named = {entry["rows"] for entry in about["pipelines"]}
     for name in case.files:
         if name.endswith("/rows.jsonl") and name not in named:
@@ -206,15 +227,28 @@ def _opened(case: Case) -> None:
 def _texts_are_plain(case: Case) -> None:
     for name, value in case.submission.items():
         for text in value if isinstance(value, list) else [value]:
-            where = f"submission.json, {name}"
-            if normalize("NFKC", text).lstrip(" \n").startswith(FORMULA):
-                case.found.add("text", where, "it begins as a formula does (= + - @ or a tab).")
-            elif TAG.search(text):
-                case.found.add("text", where, "it has markup.")
-            elif name == "system" and "\n" in text:
-                case.found.add("text", where, "a name is one line.")
-            elif any((category(c) in HIDDEN and c != "\n") or c in BLANKS for c in text):
-                case.found.add("text", where, "it has characters that do not show.")
+            if wrong := _unplain(text) or (_no_name(text) if name == "system" else ""):
+                case.found.add("text", f"submission.json, {name}", wrong)
+
+
+def _unplain(text: str) -> str:
+    """What a text has that a page or a table would not show as it stands; empty: nothing."""
+    begins = normalize("NFKC", text)
+    if begins.startswith("\t") or begins.lstrip().startswith(FORMULA):
+        return "it begins as a formula does (= + - @ or a tab)."
+    if TAG.search(text):
+        return "it has markup."
+    if BLANKS.search(text) or any(category(c) in HIDDEN and c != "\n" for c in text):
+        return "it has characters that do not show."
+    marks = "".join("m" if combining(c) else "." for c in normalize("NFD", text))
+    return "a letter has a tower of marks." if "m" * (MARKS + 1) in marks else ""
+
+
+def _no_name(text: str) -> str:
+    """Why a text is no name of a system; empty if it is one."""
+    if "\n" in text or text != text.strip() or len(text) > NAME_LONG:
+        return f"a name is one line of at most {NAME_LONG} characters, without blanks around it."
+    return ""
 
 
 # --- what was run ---------------------------------------------------------------------
@@ -329,7 +363,28 @@ def _contradictions(
             yield "keys", f"the stage {key} was told something else than the task's instruction."
         if parts["max_new_tokens"] != task.max_new_tokens:
             yield "keys", f"the stage {key} may write more or less than the task allows."
+        if not _same_files(parts["files"], about["stages"][key]["files"]):
+            yield "keys", f"the files that the stage {key} names are not those of its key."
+        if not _installed(parts_of(about, key)["versions"], about):
+            yield "provenance", f"no session had the packages that the stage {key} was made by."
         before = key
+
+
+def _same_files(hashes: Sequence[str], named: Sequence[Any]) -> bool:
+    """Whether the files of a stage, by name, are those whose hashes are in its key. Files of a
+    folder have its name before theirs, and their hashes are in the key as one."""
+    if not all(isinstance(each, list) and [*map(type, each)] == [str, str] for each in named):
+        return False
+    alone = Counter(content for name, content in named if "/" not in name)
+    folders = any("/" in name for name, _ in named)
+    return alone <= Counter(hashes) and (alone == Counter(hashes)) != folders
+
+
+def _installed(versions: Mapping[str, Any], about: Mapping[str, Any]) -> bool:
+    """Whether a session had the packages that a stage was made by, in these versions."""
+    wanted = {name: each for name, each in versions.items() if name != "python"}
+    told = (about["facts"][each["packages"]]["numeric"] for each in about["sessions"])
+    return any(wanted.items() <= each.items() for each in told)
 
 
 def _wrong_options(spelled: Spelled, system: type) -> str:
@@ -379,6 +434,10 @@ def _own_data(
             "fingerprint", where, f"our {spelled} is {folder.name}, not {entry['fingerprint']}."
         )
         return None
+    source, ours = case.about["facts"][entry["source"]], read_about(folder)
+    for name in ("fingerprint", "corpus", "documents", "questions"):
+        if source[name] != ours[name]:
+            case.found.add("provenance", where, f"its source has other {name} than our {spelled}.")
     return folder
 
 
@@ -463,7 +522,7 @@ def _others(case: Case) -> None:
 
 
 def _again(case: Case, again: int, seed: int, progress: Progress) -> tuple[Rerun, ...]:
-    """Ask some questions of every pipeline once more."""
+    """Ask some questions once more of every pipeline that can be asked here."""
     done = []
     facts, sessions = case.about["facts"], case.about["sessions"]
     sessions = [{**each, "machine": facts[each["machine"]]} for each in sessions]
@@ -477,7 +536,7 @@ def _again(case: Case, again: int, seed: int, progress: Progress) -> tuple[Rerun
         try:
             one = rerun(entry, job.pipeline, parts, claimed, sessions, place, case.data, progress)
         except HarnessError as error:
-            case.found.add("rerun", entry["rows"], f"it cannot be run again here: {error}")
+            case.unasked[entry["task"], entry["system"]] = printable(str(error), 400)
             continue
         done.append(one)
         if one.sentence:

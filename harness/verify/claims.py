@@ -14,7 +14,7 @@ from harness.data import HarnessError
 from harness.report.latency import records
 from harness.run.timings import NAME, read_timings
 from harness.score.results import Sample, read_manifest, read_scores
-from harness.score.scoring import score
+from harness.score.scoring import BEHIND, score
 from harness.spelling import parse_spelled
 from harness.verify.findings import Findings, counted, told
 from harness.verify.strict import Unreadable, lines, loads
@@ -29,7 +29,11 @@ SAME = 1e-9
 def check(run: Path, heads: Any, claimed: Path, found: Findings) -> None:
     """Score the run, and note where ``scores.json`` (``heads``) or ``scores.jsonl`` differ."""
     if not _shaped(heads):
-        found.add("scores", "scores.json", "it has no list of tables with the names of metrics.")
+        found.add(
+            "scores",
+            "scores.json",
+            "it does not say by which scorer, or has no list of tables with the names of metrics.",
+        )
         return
     try:
         score(run, _further(heads, read_manifest(run)))
@@ -52,8 +56,18 @@ def _shaped(heads: Any) -> bool:
     tables = heads.get("tables") if isinstance(heads, dict) else None
     if not isinstance(tables, list) or not all(isinstance(head, dict) for head in tables):
         return False
+    if not _is_scorer(heads.get("scorer")):
+        return False
     named = [head.get(n) for head in tables for n in ("answer_metrics", "ranking_metrics")]
     return all(isinstance(each, list) and {*map(type, each)} <= {str} for each in named)
+
+
+def _is_scorer(told: Any) -> bool:
+    """Whether it is said by which scorer, as `harness.score.scoring.scorer` says it."""
+    if not isinstance(told, dict) or not isinstance(versions := told.get("versions"), dict):
+        return False
+    texts = (told.get("sources"), *versions.values())
+    return versions.keys() >= {*BEHIND} and {*map(type, texts)} == {str}
 
 
 def _further(heads: Any, about: Mapping[str, Any]) -> list[str]:

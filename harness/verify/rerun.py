@@ -33,7 +33,7 @@ from harness.run.store import read_rows
 from harness.run.work import work_of
 from harness.score.changed import kinds_of
 from harness.score.results import read_manifest
-from harness.spelling import Pipeline
+from harness.spelling import Pipeline, is_in_file
 from harness.verify.findings import counted
 
 LEAST = 0.95
@@ -161,6 +161,8 @@ def _batches(plan: Plan, ids: Collection[str], place: Path) -> set[str]:
 def _refuse(pipeline: Pipeline) -> None:
     """Nothing is asked of the network or read from where a bundle says."""
     for stage in pipeline.stages:
+        if is_in_file(stage.system.name):
+            raise HarnessError(f"{stage.system.name} is code in a file.", REFUSED)
         told = f"{stage.system.name} takes its results from a file."
         if hasattr(registry.find("systems", stage.system.name), "external"):
             raise HarnessError(told, REFUSED)
