@@ -33,7 +33,9 @@ def test_the_same_run_twice_changes_no_row(capsys: Any) -> None:
     (found,) = compare(base, new)
     assert (found.verdict, found.found.difference, found.changed) == ("no regression", 0, {})
     assert cli("a", "b", "--fail-on-regression") == 0
-    assert "no regression 1 (1: every row is the same)" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "no regression 1 (1: every row is the same)" in out
+    assert "+0.000" not in out  # nothing is inferred
 
 
 def test_differences_worst_questions_and_changed_rows() -> None:
