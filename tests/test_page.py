@@ -342,7 +342,8 @@ def test_data_prepared_before_labels_were_kept_says_that_they_are_not_known() ->
     without, _ = parsed(folder)
     assert without.tables == found.tables
     assert UNLABELLED in unescape(Path("page.html").read_text())
-    assert "question" in show(folder, queries("made")[0]["id"])
+    asked = queries("made")[0]["id"]
+    assert f"question {asked} (native-" in show(folder, asked)
 
 
 # --- texts ----------------------------------------------------------------------------
@@ -999,7 +1000,11 @@ def test_without_texts_a_question_can_still_be_looked_at(browser: Browser) -> No
     opened(browser, a_scored_run("toy"))
     browser.run("document.querySelector('#list button').click()")
     shown = browser.run("document.querySelector('#detail').textContent")
-    assert re.match(r"Back to the list[0-9a-f]{16}", shown)
+    assert re.match(r"Back to the listnative-\d+[0-9a-f]{16} · native-\d+", shown)
+    browser.run("document.querySelector('#search').value = 'Native-3'; "
+                "document.querySelector('#search').dispatchEvent(new Event('input'))")  # fmt: skip
+    left = browser.run("[...document.querySelectorAll('#list button')].map((e) => e.textContent)")
+    assert left and all("native-3" in each for each in left)
     assert "right" in shown and "undefined" not in shown and "null" not in shown
     assert browser.errors == []
 

@@ -58,6 +58,7 @@ class Case:
     sort; outcomes: by pipeline."""
 
     id: str
+    native: str
     group: str
     gold: Gold
     relevant: tuple[str, ...]
@@ -131,8 +132,9 @@ def _cases(
     golds = read_gold(data)
     rel = registry.task(parse_spelled(last.entry["task"])).rel
     ids = [query_id for query_id in last.lines if query_id in golds]
+    natives = {i: named.native for i, named in named_questions(data).items()}
     if only:
-        ids = _fitting(only, ids, data)
+        ids = _fitting(only, ids, natives)
     relevant = {
         i: tuple(sorted(d for d, grade in golds[i].relevance.items() if grade >= rel)) for i in ids
     }
@@ -150,8 +152,8 @@ def _cases(
         data,
         labels is not None,
         tuple(
-            Case(i, str(last.lines[i]["group"]), golds[i], relevant[i], (labels or {}).get(i, {}),
-                 {system: found[system][i] for system in found})
+            Case(i, natives[i], str(last.lines[i]["group"]), golds[i], relevant[i],
+                 (labels or {}).get(i, {}), {system: found[system][i] for system in found})
             for i in ids
         ),
     )  # fmt: skip
@@ -165,18 +167,18 @@ def _had(
     return tuple(metric for metric in order if metric in there and metric in set(some))
 
 
-def _fitting(wanted: str, ids: list[str], data: Path) -> list[str]:
+def _fitting(wanted: str, ids: list[str], natives: Mapping[str, str]) -> list[str]:
     """The question of that id or native id, or the only one that begins so; none, if none does."""
-    natives = {i: named.native for i, named in named_questions(data).items()}
     exact = [i for i in ids if wanted in (i, natives.get(i))]
     if exact:
         return exact[:1]
     begun = [i for i in ids if i.startswith(wanted) or natives.get(i, "").startswith(wanted)]
     if len(begun) > 1:
         more = ", …" if len(begun) > LISTED else ""
+        names = [i if i.startswith(wanted) else natives[i] for i in begun[:LISTED]]
         raise HarnessError(
             f"{len(begun)} questions begin with {wanted!r}.",
-            f"Give more of it: {', '.join(begun[:LISTED])}{more}.",
+            f"Give more of it: {', '.join(names)}{more}.",
         )
     return begun
 

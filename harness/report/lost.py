@@ -38,7 +38,7 @@ MEANING: dict[Lost, str] = {
     "not used": "the gold passages were read, and the answer is another one",
     "not read": "they were retrieved, and ranked below what was read or did not fit the prompt",
     "not retrieved": "a gold passage that the answer takes was not among the hits",
-    "reading unknown": "they were retrieved; the system does not say what it read",
+    "reading unknown": "the system does not say what it read, or neither what it retrieved",
     "no gold passage": "the answer is another one, and no gold passage is known",
     "failed": "an error, or not answered yet",
     "not judged": "no accepted answer is known",

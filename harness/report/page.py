@@ -250,6 +250,8 @@ def _question(
     case: Case, said: Mapping[str, str], docs: Mapping[str, int], open_: bool
 ) -> dict[str, Any]:
     found: dict[str, Any] = {"id": case.id, "gold": [docs[each] for each in case.relevant]}
+    if case.native != case.id:
+        found["native"] = _cut(case.native)
     if case.labels:
         found["labels"] = case.labels
     if open_:

@@ -51,7 +51,7 @@ def visible(text: str) -> str:
 def _told(table: Cases, case: Case) -> Iterator[str]:
     yield titled(table.sample, table.generated)
     documents = passages(table, documents_of(case))
-    yield f"question {case.id}: {texts(table).get(case.id, '')}"
+    yield f"question {case.id} ({case.native}): {texts(table).get(case.id, '')}"
     if case.labels:
         yield ", ".join(f"{name}: {label}" for name, label in case.labels.items())
     answers = " · ".join(case.gold.answers) or "(none known)"
