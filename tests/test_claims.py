@@ -292,7 +292,7 @@ def test_records_are_the_means_of_the_lines(run: Path, capsys) -> None:
     for name, cell in cells.items():
         assert cell["value"] == pytest.approx(sum(e["metrics"][name] for e in found) / len(found))
     errors = sum(each["state"] == "error" for each in found)
-    assert {cell["errors"] for cell in cells.values()} == {errors} and errors
+    assert {cell["unanswered"] for cell in cells.values()} == {errors} and errors
 
 
 def test_heads_say_n_gold_and_the_sample_as_those_of_the_scores(scored: Path) -> None:

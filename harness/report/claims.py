@@ -38,7 +38,7 @@ class ClaimRecord:
 
     gold:   the kind of the answers that claims are compared with; empty if with passages alone
     unread: share of the judge's replies that could not be read; failed: questions that it could
-    not judge, which are left out; errors: questions without an answer, which score 0
+    not judge, which are left out; unanswered: those errored or missing, which score 0
     """
 
     task: str
@@ -56,7 +56,7 @@ class ClaimRecord:
     gold: str
     unread: float
     failed: int
-    errors: int
+    unanswered: int
     generated: bool
 
 
@@ -141,7 +141,7 @@ def _cells(head: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[C
             gold="" if name in GOLDLESS else "official",
             unread=head["unread"] / head["replies"] if head["replies"] else 0.0,
             failed=head["failed"],
-            errors=sum(bool(row["state"]) for row in rows),
+            unanswered=sum(bool(row["state"]) for row in rows),
             generated=head["generated"],
         )
         for place, name in enumerate(names)
@@ -186,7 +186,7 @@ def _cell(cell: ClaimRecord | None, form: str) -> str:
 
 def _end(head: Mapping[str, Any], cells: Sequence[ClaimRecord]) -> str:
     """What to know of the judge's work and of the answers."""
-    told = [f"judged={head['judged']}", f"errors={cells[0].errors if cells else 0}"]
+    told = [f"judged={head['judged']}", f"unanswered={cells[0].unanswered if cells else 0}"]
     if head["replies"]:
         told.append(f"unread={head['unread']}/{head['replies']}")
     return ", ".join([*told, *([f"failed={head['failed']}"] if head["failed"] else [])])
