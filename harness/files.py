@@ -12,8 +12,10 @@ import io
 import json
 import math
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -94,11 +96,20 @@ def _empty(path: Path) -> HarnessError:
     return HarnessError(f"{path} is empty.", "Fetch the file again.")
 
 
-def decode(place: str, text: str) -> Any:
-    """The JSON value in ``text``."""
+def taken(path: Path) -> list[HarnessError]:
+    """Why a new file cannot be written there: something has that name already; else nothing."""
+    if path.is_dir():
+        return [HarnessError(f"{path} is a folder.", "Name a file in it.")]
+    if path.exists():
+        return [HarnessError(f"{path} exists.", "Name another file, or delete it.")]
+    return []
+
+
+def decode(place: str, text: str, unique: bool = False) -> Any:
+    """The JSON value in ``text``; unique: a key that stands twice in an object is refused."""
     mend = "Mend that value."
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=partial(_once, place) if unique else None)
         if "\\ud" in text or "\\uD" in text:  # perhaps a half of a pair, which is no character
             json.dumps(value, ensure_ascii=False).encode()
         return value
@@ -115,11 +126,20 @@ def decode(place: str, text: str) -> Any:
     raise HarnessError(f"{place}: {reason}.", mend)
 
 
-def json_value(path: Path) -> Any:
-    """The one value of a .json file, gzip or not."""
+def _once(place: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys stand once each."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise HarnessError(f"{place}: {twice} stands twice.", "Remove one of them.")
+    return found
+
+
+def json_value(path: Path, unique: bool = False) -> Any:
+    """The one value of a .json file, gzip or not; unique: see `decode`."""
     if not (whole := text(path)).strip():
         raise _empty(path)
-    return decode(str(path), whole)
+    return decode(str(path), whole, unique)
 
 
 def has_rows(path: Path) -> bool:

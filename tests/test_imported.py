@@ -197,6 +197,10 @@ def test_packed_files_are_known_by_their_names(name: str) -> None:
 HOT = {"answer": {}, "sp": {}}
 BAD: dict[str, tuple[str, Any, str]] = {
     "number": ("p.json", {"native-0": 3}, "the answer is int, not text"),
+    "null": ("p.json", {"native-0": None}, "the answer is null, not text"),
+    "null in a row": ("p.jsonl", [{"id": "native-0", "answer": None}], "the answer is null"),
+    "twice in an object": ("p.json", ['{"native-0":"x","native-0":"y"}'], "native-0 stands twice"),
+    "nothing": ("p.json", {}, "it has none at all"),
     "twice": ("p.jsonl", [{"id": 1, "answer": "x"}] * 2, "1 is answered twice"),
     "no id": ("p.jsonl", [{"answer": "x"}], "a row needs 'id'"),
     "facts": ("p.json", HOT, "also holds sp"),
@@ -556,3 +560,15 @@ def test_its_rows_are_checked_as_any(bundle: Path) -> None:
 
     bad = forged(bundle, lambda files: edit_row(files, ranks, "imported"))
     assert {finding.rule for finding in verify(bad).findings} >= {"pool", "manifest"}
+
+
+def test_a_shorter_import_says_how_to_cut_what_it_is_compared_with(capsys) -> None:
+    run = api.score(api.run(["toy"], ["bm25", "bm25@2"], out="R"))
+    whole = Path(api.submit(run, "trec", "whole.run", system="bm25").path).read_text()
+    short = [line for line in whole.splitlines() if int(line.split()[3]) <= 2]
+    Path("short.run").write_text("\n".join(short) + "\n")
+    api.score(api.import_files("short.run", "toy", "short", out=run).folder)
+    words = ["compare", "R", "R", "--system", "imported:short", "--metric", "nDCG@10"]
+    assert main([*words, "--baseline", "bm25"]) == 2
+    assert "Write @2 behind bm25, which was run" in capsys.readouterr().err
+    assert main([*words, "--baseline", "bm25@2"]) == 0

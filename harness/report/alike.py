@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from harness.data import HarnessError
+from harness.provenance import imported
 from harness.report.pairs import Chosen, Entry, Pair, Scored, key_of, refusal
 from harness.run.store import asked_rows
 from harness.score.results import read_columns
@@ -100,10 +101,16 @@ def other_depths(one: Scored, other: Scored, chosen: Chosen) -> Iterator[Harness
     ranked = metric in other.heads[key_of(pair[1])[0]]["ranking_metrics"]
     if not (ranked and chosen.there) or pair[0]["system"] == pair[1]["system"]:
         return
-    depths = {_depth(run, entry) for run, entry in zip((one, other), pair, strict=True)}
-    if len(depths) > 1:
+    depths = [_depth(run, entry) for run, entry in zip((one, other), pair, strict=True)]
+    if depths[0] != depths[1]:
         k = " and ".join(map(str, sorted(depths)))
-        yield refusal(pair, f"k differs: they rank {k} documents, which {metric} sees")
+        why = f"k differs: they rank {k} documents, which {metric} sees"
+        ran = next((each for each in pair if not imported(each)), pair[0])
+        if any(map(imported, pair)):
+            hint = f"Write @{min(depths)} behind {ran['system']}, which was run, or import as many."
+            yield refusal(pair, why, hint)
+        else:
+            yield refusal(pair, why)
 
 
 def _depth(run: Scored, entry: Entry) -> int:

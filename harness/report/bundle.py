@@ -26,7 +26,7 @@ from typing import Any
 
 from harness.canonical import read_lines, sample
 from harness.data import HarnessError, raise_together
-from harness.files import json_value
+from harness.files import json_value, taken
 from harness.provenance import missing
 from harness.run import timings
 from harness.run.store import RowFile, row_line
@@ -129,8 +129,7 @@ def quoting(run: Path) -> list[str]:
 
 def write_template(run: Path, out: Path) -> Path:
     """Write submission.json to be filled in; what the run knows itself stands in it."""
-    if out.exists():
-        raise HarnessError(f"{out} exists.", "Name another file with -o, or delete it.")
+    raise_together(taken(out))
     about = read_manifest(run)
     facts = about.get("facts", {})
     machines = [facts.get(each.get("machine"), {}) for each in about.get("sessions", ())]
@@ -162,9 +161,7 @@ def read_submission(
 ) -> tuple[dict[str, Any], list[HarnessError]]:
     """What a submission says, and all that can be wrong with a bundle before anything is run."""
     blank = f"`submit {run} --template -o submission.json` writes one to fill in."
-    mistakes = []
-    if out.exists():
-        mistakes.append(HarnessError(f"{out} exists.", "Name another file with -o, or delete it."))
+    mistakes = taken(out)
     if path is None:
         return {}, [*mistakes, HarnessError("a bundle needs --submission.", blank)]
     try:

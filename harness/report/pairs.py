@@ -71,12 +71,10 @@ def key_of(entry: Entry) -> tuple[str, str]:
     return Sample.of(entry).digest, entry["system"]
 
 
-def refusal(pair: Pair, why: str) -> HarnessError:
+def refusal(pair: Pair, why: str, hint: str = "Run both alike.") -> HarnessError:
     """That two systems are not compared, and why."""
     systems = " and ".join(dict.fromkeys(each["system"] for each in pair))
-    return HarnessError(
-        f"{systems} on {pair[1]['task']}: not comparable, because {why}.", "Run both alike."
-    )
+    return HarnessError(f"{systems} on {pair[1]['task']}: not comparable, because {why}.", hint)
 
 
 # --- which are compared ---------------------------------------------------------------

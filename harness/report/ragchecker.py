@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.canonical import read_about
-from harness.data import HarnessError
+from harness.data import HarnessError, raise_together
+from harness.files import taken
 from harness.score.claims import Tables
 from harness.score.judgements import claim_lines, key_of, read_claims
 from harness.score.judging import Asked, Entry, asked, chosen
@@ -27,8 +28,7 @@ from harness.score.scoring import data_of
 
 def ready(folder: Path, out: Path, task: str | None, system: str | None) -> Entry:
     """The pipeline to write; `HarnessError` unless it is one, and ``out`` a place for it."""
-    if out.exists():
-        raise HarnessError(f"{out} exists.", "Name another file, or delete it.")
+    raise_together(taken(out))
     if out.suffix != ".json":
         raise HarnessError(f"{out}: RAGChecker's file is one JSON value.", "Name it ….json.")
     for parent in out.resolve().parents:

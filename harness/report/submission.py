@@ -18,6 +18,7 @@ from typing import Any
 from harness import registry
 from harness.canonical import open_corpus, read_about, sample
 from harness.data import Answer, HarnessError, raise_together
+from harness.files import taken
 from harness.report.formats import FORMATS, Export, encoded
 from harness.report.sheet import MINI
 from harness.run.store import asked_rows
@@ -66,9 +67,7 @@ def submit(
     wanted: system, task, split and setting of the pipeline, where several fit
     Raises `HarnessError`, with all mistakes together, if nothing can be written.
     """
-    mistakes = _mistakes(fmt, gold)
-    if out.exists():
-        mistakes.append(HarnessError(f"{out} exists.", "Name another file with -o, or delete it."))
+    mistakes = [*_mistakes(fmt, gold), *taken(out)]
     entries: list[Entry] = []
     try:
         entries = read_manifest(folder)["pipelines"]

@@ -41,9 +41,9 @@ def translate(outside: Mapping[str, Reply], folder: Path, corpus: Corpus) -> dic
     queries = native_queries(folder)
     ours = {queries[native]: reply for native, reply in outside.items() if native in queries}
     if not ours:
-        example = next(iter(outside), "")
+        has = f"it has {next(iter(outside))!r}" if outside else "it has none at all"
         raise HarnessError(
-            f"the file knows none of the task's questions (it has {example!r}).",
+            f"the file knows none of the task's questions ({has}).",
             "Check that it belongs to this task and split.",
         )
     wanted = {hit.id for reply in ours.values() for hit in reply.hits}

@@ -78,7 +78,9 @@ def import_files(
     file, second, mistakes = Path(file), Path(rankings) if rankings else None, []
     if not NAME.fullmatch(name):
         mistakes.append(
-            HarnessError(f"{name!r} is no name for a system.", "Write letters, digits and . _ -")
+            HarnessError(
+                f"{name!r} is no name for a system.", "Write at most 60 letters, digits and . _ -"
+            )
         )
     try:
         job = job_of(task, split, setting, Path(data))

@@ -110,7 +110,7 @@ def predictions(path: Path, answers_only: bool = False) -> dict[str, Reply]:
 def _rows(path: Path, answers_only: bool) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """Place, question and row of predictions in any of their shapes."""
     if not files.has_rows(path):
-        whole = files.json_value(path)
+        whole = files.json_value(path, unique=True)
         texts = whole.get("answer", whole) if isinstance(whole, dict) else None
         if isinstance(texts, dict):
             _no_more(str(path), {} if texts is whole else whole, (*MORE, "evidence"), answers_only)
@@ -137,17 +137,18 @@ def _no_more(place: str, told: Mapping[str, Any], names: Iterable[str], answers_
 
 
 def _reply(row: Mapping[str, Any], place: str, answers_only: bool) -> Reply:
-    text = next((row[name] for name in TEXT if name in row), None)
-    if text is not None and not isinstance(text, str):
+    text = next((row[name] for name in TEXT if name in row), "")
+    if not isinstance(text, str):
         raise HarnessError(
-            f"{place}: the answer is {type(text).__name__}, not text.", "Write a JSON string."
+            f"{place}: the answer is {'null' if text is None else type(text).__name__}, not text.",
+            'Write a JSON string, "" for an abstention, or leave the question out.',
         )
     said = None if answers_only else row.get("answerable")
     if said is not None and not isinstance(said, bool):
         raise HarnessError(f"{place}: answerable is {said!r}.", "Write true or false.")
     told = None if answers_only else row.get("evidence")
     evidence = None if told is None else tuple(_pointer(each, place) for each in _list(told, place))
-    answer = None if text is None else Answer(text, evidence, answerable=said)
+    answer = None if {*TEXT}.isdisjoint(row) else Answer(text, evidence, answerable=said)
     return Reply(answer, () if answers_only else _hits(_list(row.get("hits", []), place), place))
 
 
