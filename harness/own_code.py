@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import ModuleType
 
 from harness import files, manifest
 from harness.data import HarnessError
@@ -103,19 +103,7 @@ def _run(name: str, path: Path, source: bytes) -> ModuleType:
     try:
         exec(compile(source, path, "exec"), vars(module))
     except (Exception, SystemExit) as error:
-        line = _line(error.__traceback__, path)
-        place = f"{name}:{line}" if line else name
         raise HarnessError(
-            f"{place} cannot be loaded ({described(error)}).", "Mend the file."
+            f"{name} cannot be loaded ({described(error)}).", "Mend the file."
         ) from error
     return module
-
-
-def _line(trace: TracebackType | None, path: Path) -> int | None:
-    """The line of the file at which it went wrong, if its code was run at all."""
-    line = None
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(path):
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return line

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal, TypeVar, cast, get_type_hints
 
 import harness
@@ -170,13 +170,25 @@ def check_options(spelled: Spelled, cls: type) -> dict[str, Any]:
 
 
 def described(error: BaseException) -> str:
-    """An exception of other people's code in one line, even if it cannot say what it is."""
+    """An exception of other people's code in one line, even if it cannot say what it is; with the
+    line, if it came through a ``file.py:Class``."""
     name = type(error).__name__
     try:
         text = " ".join(str(error).split())
     except Exception:  # noqa: BLE001  (it may raise anything)
         text = ""
-    return f"{name}: {text}" if text else name
+    told = f"{name}: {text}" if text else name
+    at = [f"{PurePath(n).name}:{line}" for n, line in _steps(error) if n.endswith(".py")]
+    return f"{told}, at {at[-1]}" if at else told
+
+
+def _steps(error: BaseException) -> Iterator[tuple[str, int]]:
+    """Where an exception came through, outermost first: modules and lines. The module of a
+    ``file.py:Class`` has the file's name."""
+    trace = error.__traceback__
+    while trace is not None:
+        yield str(trace.tb_frame.f_globals.get("__name__", "")), trace.tb_lineno
+        trace = trace.tb_next
 
 
 def task(spelled: Spelled) -> Task:

@@ -134,10 +134,13 @@ def test_fresh_processes_of_the_latency_pass_know_it_too(capsys) -> None:
         ("my/file.py:Longest:sing=1", "Did you mean 'sign'?"),
         ("my/file.py", "names no class. Write my/file.py:Class."),
         ("my/file.py:", "names no class"),
-        ("my/raises.py:X", "my/raises.py:2 cannot be loaded (ZeroDivisionError"),
+        (
+            "my/raises.py:X",
+            "(ZeroDivisionError: division by zero, at raises.py:2)",
+        ),
         ("my/typo.py:X", "my/typo.py cannot be loaded (SyntaxError"),
-        ("my/imports.py:X", "my/imports.py:1 cannot be loaded (ModuleNotFoundError: No module"),
-        ("my/exits.py:X", "my/exits.py:2 cannot be loaded (SystemExit: 3)"),
+        ("my/imports.py:X", "my/imports.py cannot be loaded (ModuleNotFoundError: No module"),
+        ("my/exits.py:X", "my/exits.py cannot be loaded (SystemExit: 3, at exits.py:2)"),
         ("my/folder.py:X", "my/folder.py is a folder"),
     ],
 )
@@ -162,3 +165,13 @@ def test_what_a_bundle_names_is_not_run_by_who_verifies_it() -> None:
     assert report.findings == () and report.badge == "arithmetic verified"
     assert all("is code in a file" in each for each in report.unasked.values())
     assert len(report.unasked) == 2 and not Path("ran").exists()
+
+
+def test_a_mistake_of_ones_own_code_has_its_line(capsys) -> None:
+    Path("my/file.py").write_text(SYSTEM.replace("for d in pool}", "for d in pool.all}"))
+    assert main([*RUN, "my/file.py:Longest", "--allow-code"]) == 3
+    line = SYSTEM.splitlines().index(next(x for x in SYSTEM.splitlines() if "in pool}" in x)) + 1
+    assert f"has no attribute 'all', at file.py:{line}" in capsys.readouterr().err
+    Path("my/file.py").write_text(SYSTEM.replace("self.corpus = corpus", "corpus.open()"))
+    assert main([*RUN, "my/file.py:Longest", "--allow-code"]) == 2
+    assert ", at file.py:15)" in capsys.readouterr().err
