@@ -101,7 +101,8 @@ def diagnosis(data: Path) -> str:
         there = ", ".join(f"{p} {_version(p)}" for p in packages if _version(p))
         state = f"no: {', '.join(missing)} missing; {mend}" if missing else f"yes: {there}"
         lines.append(f"{use:<26} {state}")
-    shipped = import_module("systems.models.hub").shipped()
+    places = import_module("systems.models.hub").SHIPPED.glob("*/")
+    shipped = sorted(place.name for place in places)
     lines.append(f"{'shipped checkpoints':<26} {', '.join(shipped) or 'none'}")
     lines.append(f"{'GPU':<26} {_gpu()}")
     room = shutil.disk_usage(data if data.exists() else Path.cwd())

@@ -197,3 +197,4 @@ def test_doctor_says_what_is_usable(capsys) -> None:
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
     assert "scores, tables, bm25" in out and "GPU" in out and "disk" in out
+    assert "mini-dro, mini-e5" in out  # a pair of models is a checkpoint, too
