@@ -572,3 +572,8 @@ def test_a_shorter_import_says_how_to_cut_what_it_is_compared_with(capsys) -> No
     assert main([*words, "--baseline", "bm25"]) == 2
     assert "Write @2 behind bm25, which was run" in capsys.readouterr().err
     assert main([*words, "--baseline", "bm25@2"]) == 0
+    api.score(api.import_files("whole.run", "toy", "whole", out=run).folder)
+    capsys.readouterr()
+    assert main([*words, "--baseline", "imported:whole"]) == 2
+    told = capsys.readouterr().err
+    assert "Import as many of both" in told and "which was run" not in told

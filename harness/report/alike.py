@@ -105,12 +105,13 @@ def other_depths(one: Scored, other: Scored, chosen: Chosen) -> Iterator[Harness
     if depths[0] != depths[1]:
         k = " and ".join(map(str, sorted(depths)))
         why = f"k differs: they rank {k} documents, which {metric} sees"
-        ran = next((each for each in pair if not imported(each)), pair[0])
-        if any(map(imported, pair)):
-            hint = f"Write @{min(depths)} behind {ran['system']}, which was run, or import as many."
-            yield refusal(pair, why, hint)
-        else:
-            yield refusal(pair, why)
+        ran = [each["system"] for each in pair if not imported(each)]
+        hints = (
+            "Import as many of both.",
+            f"Write @{min(depths)} behind {''.join(ran)}, which was run, or import as many.",
+            "Run both alike.",
+        )
+        yield refusal(pair, why, hints[len(ran)])
 
 
 def _depth(run: Scored, entry: Entry) -> int:
