@@ -440,3 +440,11 @@ def test_the_page_names_every_format() -> None:
     table = DOCS.partition("| what | out | in |")[2].partition("\n\n")[0]
     named = set(re.findall(r"[a-z0-9][a-z0-9-]+", table))
     assert {*exports.FORMATS, *formats.FORMATS, *readers.READERS, "mteb", "jsonl"} <= named
+
+
+def test_nobody_is_told_to_delete_a_folder(capsys) -> None:
+    run = api.score(api.run(["toy"], ["bm25"], limit=3, out="R"))
+    Path("file").touch()
+    for out, said in (("R", "Name another one with -o.\n"), ("file", "with -o, or delete it.\n")):
+        assert main(["export", str(run), "--format", "beir", "-o", out]) == 2
+        assert capsys.readouterr().err.endswith(said)

@@ -161,7 +161,9 @@ def export(
         every = ", ".join((*FORMATS, "mteb"))
         raise HarnessError(f"there is no format {fmt!r} to export.", f"Formats: {every}.")
     if out.exists():
-        raise HarnessError(f"{out} exists.", "Name another one with -o, or delete it.")
+        raise HarnessError(
+            f"{out} exists.", f"Name another one with -o{'' if out.is_dir() else ', or delete it'}."
+        )
     wanted = {"system": system, "task": task, "split": split, "setting": setting}
     run = Path(what) if (Path(what) / "manifest.json").is_file() else None
     if fmt == "mteb":
